@@ -1,0 +1,200 @@
+"""`ns-export masks`: instance masks of a trained field, from the captured cameras or along a path."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int32
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.progress import track
+
+from instance_nerfstudio.atomic_folder import atomic_folder
+from instance_nerfstudio.coco_files import CocoFile, PanopticFiles
+from instance_nerfstudio.errors import InputError
+from instance_nerfstudio.export_views import (
+    DATASET_FPS,
+    Frame,
+    View,
+    dataset_views,
+    path_views,
+    scaled_views,
+    scene_to_world,
+)
+from instance_nerfstudio.export_writers import (
+    ImageFolders,
+    OverlayVideo,
+    Writer,
+    check_video_encoder,
+    check_video_size,
+)
+from instance_nerfstudio.instance_masks import UNLABELLED
+from instance_nerfstudio.instance_statistics import InstanceStatistics
+from instance_nerfstudio.instances_json import INSTANCES_FILE, MASKS_FOLDER, InstanceInfo, write_instances_json
+from instance_nerfstudio.palette import overlay
+
+# All that an export can leave in its folder, and so all that --overwrite may delete.
+EXPORT_ENTRIES = (
+    MASKS_FOLDER,
+    "colour",
+    "overlay",
+    "panoptic",
+    INSTANCES_FILE,
+    "coco.json",
+    "panoptic.json",
+    "overlay.mp4",
+)
+
+
+@dataclass
+class ExportMasks:
+    """Render the instance masks of a trained instance-nerfacto from any cameras.
+
+    `instances.json` describes the instances. `--format png` adds `instance_masks/` (16-bit ids: 0 background, 65535
+    unlabelled), `colour/` and `overlay/`; `coco` adds `coco.json`; `panoptic` adds `panoptic.json` and `panoptic/`.
+    Masks are named like their images, so that `--pipeline.datamanager.masks-dir <output-dir>/instance_masks` trains on
+    them.
+    """
+
+    load_config: Path
+    """Path to the config YAML file of the trained run."""
+    output_dir: Path
+    """Folder to create. It appears when everything is rendered, and not at all otherwise."""
+    cameras: Literal["train", "eval", "all", "path"] = "all"
+    """Cameras to render: of the training images, the held-out images, both, or those of --camera-path."""
+    camera_path: Path | None = None
+    """Camera path (JSON) saved by the viewer, for --cameras path. Its crop box is not applied."""
+    scale: float = 1.0
+    """Resolution relative to the full-size images (or the camera path): 0.5 renders half as many rows and columns."""
+    format: tuple[Literal["png", "coco", "panoptic"], ...] = ("png",)
+    """One or more formats, e.g. --format png coco."""
+    min_confidence: float = 0.0
+    """Pixels whose instance is less probable than this become unlabelled."""
+    min_area: int = 0
+    """Instances with fewer pixels than this in a view become unlabelled there."""
+    video: bool = False
+    """Also write the overlays as overlay.mp4."""
+    eval_num_rays_per_chunk: int | None = None
+    """Rays rendered at once, if not as configured for the run: fewer need less memory."""
+    overwrite: bool = False
+    """Replace an earlier export in the output folder, once the new one is complete."""
+
+    def main(self) -> None:
+        """Loads the run and exports it.
+
+        Raises:
+            InputError: the run, the options or the output folder are unusable.
+        """
+        if not self.load_config.is_file():
+            raise InputError(f"{self.load_config}: no such file; give the config.yml of a run with --load-config")
+        if (self.cameras == "path") != (self.camera_path is not None):
+            raise InputError(f"--cameras {self.cameras}: --cameras path and --camera-path <file> belong together")
+        if self.video:
+            check_video_encoder()
+        with atomic_folder(self.output_dir, self.overwrite, EXPORT_ENTRIES) as folder:
+            # Loads every method: not before the options are known to be right.
+            from nerfstudio.utils.eval_utils import eval_setup
+
+            # "inference" leaves the images on disk; cameras of both splits are there all the same.
+            _, pipeline, _, _ = eval_setup(self.load_config, self.eval_num_rays_per_chunk, test_mode="inference")
+            num_views, num_instances = self.export(pipeline, folder)
+        CONSOLE.print(
+            f"[bold green]:white_check_mark: Masks of {num_instances} instances in {num_views} views: {self.output_dir}"
+        )
+
+    def export(self, pipeline: Any, folder: Path) -> tuple[int, int]:
+        """Renders the chosen views into an existing, empty folder.
+
+        Args:
+            pipeline: a trained instance pipeline, in evaluation mode.
+            folder: gets all files.
+
+        Returns:
+            Number of views, and of instances described in `instances.json`.
+
+        Raises:
+            InputError: the pipeline has no instance field, or the options don't fit its scene.
+        """
+        model, datamanager = pipeline.model, pipeline.datamanager
+        if not hasattr(model, "render") or not hasattr(model, "instance_head"):
+            raise InputError(
+                f"{self.load_config}: not an instance-nerfacto run; train one with ns-train instance-nerfacto"
+            )
+        views, fps = self._views(pipeline)
+        ids = [i for i in model.instance_head.instance_ids.tolist() if i > 0]
+        known = [info for info in datamanager.instances if info.id in ids]
+        categories = dict.fromkeys(ids, InstanceInfo.category) | {info.id: info.category for info in known}
+        outputs = datamanager.train_dataparser_outputs
+        to_world = partial(
+            scene_to_world,
+            dataparser_transform=outputs.dataparser_transform,
+            dataparser_scale=outputs.dataparser_scale,
+        )
+        statistics = InstanceStatistics(to_world, len(views))
+
+        with ExitStack() as stack:
+            writers: list[Writer] = []
+            if "png" in self.format:
+                writers.append(stack.enter_context(ImageFolders(folder)))
+            if "coco" in self.format:
+                writers.append(stack.enter_context(CocoFile(folder / "coco.json", categories)))
+            if "panoptic" in self.format:
+                writers.append(stack.enter_context(PanopticFiles(folder, categories)))
+            if self.video:
+                writers.append(stack.enter_context(OverlayVideo(folder / "overlay.mp4", fps)))
+            for view in track(views, "Rendering instance masks", console=CONSOLE):
+                frame = self._render(model, view, statistics)
+                for writer in writers:
+                    writer.add(frame)
+
+        infos = statistics.describe(known)
+        write_instances_json(folder / INSTANCES_FILE, infos)
+        if "png" in self.format:
+            # Training looks for the description beside the masks.
+            write_instances_json(folder / MASKS_FOLDER / INSTANCES_FILE, infos)
+        return len(views), len(infos)
+
+    def _views(self, pipeline: Any) -> tuple[list[View], float]:
+        """The views at the resolution asked for, and the frames per second of a video of them."""
+        if self.cameras == "path":
+            assert self.camera_path is not None
+            views, fps = path_views(self.camera_path)
+        else:
+            views = dataset_views(pipeline.datamanager, pipeline.model.camera_optimizer, self.cameras)
+            fps = DATASET_FPS
+        views = scaled_views(views, self.scale)
+        if self.video:
+            check_video_size(views)
+        return views, fps
+
+    def _render(self, model: Any, view: View, statistics: InstanceStatistics) -> Frame:
+        outputs = model.render(view.camera.to(model.device))
+        if "instance_ids" not in outputs:
+            raise InputError(
+                f"{self.load_config}: was trained with --pipeline.model.use-instances False; train it anew"
+            )
+        ids = outputs["instance_ids"][..., 0].cpu().numpy()
+        confidence, depth, accumulation = (
+            outputs[key][..., 0].float().cpu().numpy() for key in ("instance_confidence", "depth", "accumulation")
+        )
+        ids = reject_pixels(ids, confidence, self.min_confidence, self.min_area)
+        statistics.add(view.camera, ids, confidence, depth, accumulation)
+        blended = overlay(outputs["rgb"].cpu().clamp(0.0, 1.0), torch.from_numpy(ids))
+        return Frame(view, ids, confidence, (blended * 255).round().byte().numpy())
+
+
+def reject_pixels(
+    ids: Int32[np.ndarray, "height width"],
+    confidence: Float32[np.ndarray, "height width"],
+    min_confidence: float,
+    min_area: int,
+) -> Int32[np.ndarray, "height width"]:
+    """Marks pixels that are less confident, or instances that are smaller in this view, as unlabelled (-1)."""
+    ids = np.where(confidence < min_confidence, UNLABELLED, ids).astype(np.int32)
+    area = np.bincount(ids.clip(min=0).ravel())
+    small = area < min_area
+    small[0] = False
+    return np.where(small[ids.clip(min=0)], UNLABELLED, ids).astype(np.int32)

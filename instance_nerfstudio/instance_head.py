@@ -1,0 +1,132 @@
+"""The instance head: a view-independent feature at every 3D point, composited along the ray, then classified."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from nerfstudio.configs.base_config import InstantiateConfig
+from nerfstudio.field_components.encodings import HashEncoding
+from nerfstudio.field_components.mlp import MLP
+from torch import Tensor, nn
+
+# Rows of logits that inference holds at once: 2^26 floats are 256 MB, whatever the number of instances.
+_MAX_LOGITS = 1 << 26
+
+
+@dataclass
+class InstanceHeadConfig(InstantiateConfig):
+    """Size of the instance head."""
+
+    _target: type = field(default_factory=lambda: InstanceHead)
+    """Target class to instantiate."""
+    num_levels: int = 16
+    """Levels of the head's own hash grid."""
+    base_res: int = 16
+    """Resolution of its coarsest level."""
+    max_res: int = 2048
+    """Resolution of its finest level."""
+    log2_hashmap_size: int = 19
+    """Rows per level, as a power of two."""
+    features_per_level: int = 2
+    """Features per level."""
+    hidden_dim: int = 64
+    """Width of both layers of the MLP, and of the feature that is composited."""
+
+
+class InstanceHead(nn.Module):
+    """Instance field of Instance-NeRF (Liu et al. 2023, section 3.3): (position, geometry feature) -> K+1 logits.
+
+    The last layer is linear, so it commutes with volume rendering: Σ w_i (W f_i) = W (Σ w_i f_i). The hidden features
+    f are composited and classified once per ray, which makes the cost per sample independent of K.
+
+    Instance ids may be any integers in 0..65534; the buffer `instance_ids` holds the id of every logit and travels
+    with the checkpoint, and loading a checkpoint with other ids resizes the head to it.
+
+    Args:
+        config: size of the head.
+        geometry_dim: width of the geometry feature that comes with each position.
+        instance_ids: ids that occur in the masks, ascending, with background 0 first.
+        implementation: "tcnn" or "torch", as in nerfstudio; tcnn falls back to torch where it is missing.
+    """
+
+    instance_ids: Int[Tensor, " classes"]
+    temperature: Float[Tensor, ""]
+
+    def __init__(
+        self,
+        config: InstanceHeadConfig,
+        geometry_dim: int,
+        instance_ids: Int[Tensor, " classes"],
+        implementation: Literal["tcnn", "torch"] = "torch",
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.encoding = HashEncoding(
+            num_levels=config.num_levels,
+            min_res=config.base_res,
+            max_res=config.max_res,
+            log2_hashmap_size=config.log2_hashmap_size,
+            features_per_level=config.features_per_level,
+            implementation=implementation,
+        )
+        self.mlp = MLP(
+            in_dim=self.encoding.get_out_dim() + geometry_dim,
+            num_layers=2,
+            layer_width=config.hidden_dim,
+            out_dim=config.hidden_dim,
+            activation=nn.ReLU(),
+            out_activation=nn.ReLU(),
+            implementation=implementation,
+        )
+        # No bias, as in the paper's network: a ray that hits nothing has zero logits and is background. Zero weights
+        # make an untrained head answer background too.
+        self.classifier = nn.Linear(config.hidden_dim, len(instance_ids), bias=False)
+        nn.init.zeros_(self.classifier.weight)
+        self.register_buffer("instance_ids", instance_ids.to(torch.int32))
+        self.register_buffer("temperature", torch.ones(()))
+
+    def forward(
+        self, positions: Float[Tensor, "*batch 3"], geometry: Float[Tensor, "*batch geometry"]
+    ) -> Float[Tensor, "*batch hidden"]:
+        """Hidden features at positions in [0, 1]^3 (nerfacto's contracted, normalised frame)."""
+        encoded = self.encoding(positions.reshape(-1, 3))
+        hidden = self.mlp(torch.cat([encoded.float(), geometry.reshape(-1, geometry.shape[-1]).float()], dim=-1))
+        return hidden.view(*positions.shape[:-1], -1)
+
+    def classify(self, features: Float[Tensor, "rays hidden"]) -> Float[Tensor, "rays classes"]:
+        """Logits of composited features."""
+        return self.classifier(features).float()
+
+    @torch.no_grad()
+    def predict(
+        self, features: Float[Tensor, "rays hidden"]
+    ) -> tuple[Int[Tensor, "rays 1"], Float[Tensor, "rays 1"]]:
+        """Ids (int32) and calibrated confidences (Guo et al. 2017) of composited features, memory-bounded in K."""
+        rows = max(1, _MAX_LOGITS // len(self.instance_ids))
+        ids, confidences = [], []
+        for chunk in features.split(rows):
+            probabilities = F.softmax(self.classify(chunk) / self.temperature, dim=-1)
+            confidence, index = probabilities.max(dim=-1, keepdim=True)
+            ids.append(self.instance_ids[index])
+            confidences.append(confidence)
+        return torch.cat(ids), torch.cat(confidences)
+
+    def targets(self, labels: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
+        """Logit index of each id; -1 for unlabelled pixels and for ids that the head does not know."""
+        labels = labels.to(self.instance_ids)
+        index = torch.searchsorted(self.instance_ids, labels.contiguous()).clamp(max=len(self.instance_ids) - 1)
+        return torch.where(self.instance_ids[index] == labels, index, -1)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        # The head is built from the masks that are there, before the checkpoint is read: they may have changed, or be
+        # gone at `ns-viewer`. The checkpoint decides. `.data` keeps the parameter that the optimiser knows.
+        ids = state_dict.get(prefix + "instance_ids")
+        if ids is not None and len(ids) != len(self.instance_ids):
+            weight = self.classifier.weight
+            weight.data = weight.new_zeros(len(ids), weight.shape[1])
+            self.classifier.out_features = len(ids)
+            self.instance_ids = self.instance_ids.new_zeros(len(ids))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # type: ignore[arg-type]

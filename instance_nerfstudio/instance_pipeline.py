@@ -1,0 +1,122 @@
+"""nerfstudio's pipeline with instance metrics over all views, and calibration of the instance probabilities."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from rich.progress import track
+from torchvision.utils import save_image
+
+from instance_nerfstudio.calibration import fit_temperature
+from instance_nerfstudio.instance_datamanager import InstanceDataManager, InstanceDataManagerConfig
+from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModel, InstanceNerfactoModelConfig
+from instance_nerfstudio.metrics import InstanceMetrics
+
+
+@dataclass
+class InstancePipelineConfig(VanillaPipelineConfig):
+    """Configuration of the instance pipeline."""
+
+    _target: type = field(default_factory=lambda: InstancePipeline)
+    """Target class to instantiate."""
+    datamanager: InstanceDataManagerConfig = field(default_factory=InstanceDataManagerConfig)
+    """Specifies the data manager."""
+    model: InstanceNerfactoModelConfig = field(default_factory=InstanceNerfactoModelConfig)
+    """Specifies the model."""
+    calibration_batches: int = 8
+    """Batches of held-out rays (training rays where no view is held out) that calibrate `instance_confidence`."""
+
+
+class InstancePipeline(VanillaPipeline):
+    """Evaluates instances beside pictures: per view, and over all views as one scene."""
+
+    config: InstancePipelineConfig
+    datamanager: InstanceDataManager
+
+    @property
+    def model(self) -> InstanceNerfactoModel:
+        return super().model  # type: ignore[return-value]
+
+    @property
+    def categories(self) -> dict[int, int] | None:
+        """Instance id -> category number, from the scene's `instances.json`; None without one."""
+        names = sorted({info.category for info in self.datamanager.instances})
+        return {info.id: 1 + names.index(info.category) for info in self.datamanager.instances} or None
+
+    def get_eval_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        self.model.keep_logits = True
+        try:
+            with torch.no_grad():
+                return super().get_eval_loss_dict(step)
+        finally:
+            self.model.keep_logits = False
+
+    def get_eval_image_metrics_and_images(self, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        camera, batch = self.datamanager.next_eval_image(step)
+        metrics, images = self.model.get_image_metrics_and_images(self.model.render(camera), batch)
+        metrics["num_rays"] = (camera.height * camera.width * camera.size).item()
+        return metrics, images
+
+    def get_average_image_metrics(
+        self,
+        data_loader: Any,
+        image_prefix: str,
+        step: int | None = None,
+        output_path: Path | None = None,
+        get_std: bool = False,
+    ) -> dict[str, float]:
+        """Means over the views of `psnr`, `ssim` and, where its weights are, `lpips`; `InstanceMetrics` of all views.
+
+        With `get_std` also `<name>_std` over the views. Views with nothing labelled count in no instance metric.
+        """
+        if output_path is not None:
+            output_path.mkdir(exist_ok=True, parents=True)
+        scene = InstanceMetrics(self.categories)
+        views: list[dict[str, float]] = []
+        for camera, batch in track(data_loader, "Evaluating all images", total=len(data_loader), transient=True):
+            start = perf_counter()
+            outputs = self.model.render(camera)
+            num_rays = (camera.height * camera.width).item()
+            metrics, images = self.model.get_image_metrics_and_images(outputs, batch)
+            if "instance_ids" in outputs:
+                scene.update(outputs["instance_ids"][..., 0], batch["instances"][..., 0].to(self.device))
+            metrics["num_rays_per_sec"] = num_rays / (perf_counter() - start)
+            metrics["fps"] = metrics["num_rays_per_sec"] / num_rays
+            if output_path is not None:
+                for key, image in images.items():
+                    save_image(image.permute(2, 0, 1).cpu(), output_path / f"{image_prefix}_{key}_{len(views):04d}.png")
+            views.append(metrics)
+
+        averages: dict[str, float] = {}
+        for key in views[0]:
+            values = torch.tensor([view[key] for view in views])
+            values = values[values.isfinite()]
+            if len(values):
+                averages[key] = float(values.mean())
+                if get_std:
+                    averages[f"{key}_std"] = float(values.std(correction=min(1, len(values) - 1)))
+        if self.model.config.use_instances:
+            averages |= {key: value for key, value in scene.compute().items() if math.isfinite(value)}
+        return averages
+
+    @torch.no_grad()
+    def calibrate(self) -> None:
+        """Fits the temperature of `instance_confidence` on held-out rays (Guo et al. 2017); labels stay as they are."""
+        held_out = len(self.datamanager.eval_dataset) > 0
+        next_batch = self.datamanager.next_eval if held_out else self.datamanager.next_train
+        training = self.training
+        self.eval()
+        self.model.keep_logits = True
+        logits, targets = [], []
+        for i in range(self.config.calibration_batches):
+            rays, batch = next_batch(i)
+            target = self.model._targets(batch)
+            logits.append(self.model(rays)["instance_logits"][target >= 0])
+            targets.append(target[target >= 0])
+        self.model.keep_logits = False
+        self.train(training)
+        self.model.instance_head.temperature.fill_(fit_temperature(torch.cat(logits), torch.cat(targets)))

@@ -1,0 +1,77 @@
+"""nerfstudio's trainer with checkpoints that are never half-written and a resume that ends where it was meant to."""
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from nerfstudio.engine.optimizers import Optimizers
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils.decorators import check_main_thread
+
+from instance_nerfstudio.errors import InputError
+from instance_nerfstudio.instance_pipeline import InstancePipeline
+
+WHOLE_RUN = 0
+"""As `max_steps` of a learning rate schedule: it ends with the run, however long that is."""
+
+
+@dataclass
+class InstanceTrainerConfig(TrainerConfig):
+    """Configuration of the instance trainer."""
+
+    _target: type = field(default_factory=lambda: InstanceTrainer)
+    """Target class to instantiate."""
+
+
+class InstanceTrainer(Trainer):
+    """Trains until `max_num_iterations` in all, also when resumed; nerfstudio 1.1.5 would add as many again.
+
+    Before each save the instance probabilities are calibrated, so that the checkpoint is ready to use.
+    """
+
+    pipeline: InstancePipeline
+
+    def __init__(self, config: TrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        if config.machine.device_type == "cuda" and not torch.cuda.is_available():
+            raise InputError(
+                "no CUDA device on this machine; train `instance-nerfacto-cpu`, or add --machine.device-type cpu"
+            )
+        super().__init__(config, local_rank, world_size)
+
+    def setup_optimizers(self) -> Optimizers:
+        for group in self.config.optimizers.values():
+            scheduler = group["scheduler"]
+            if scheduler is not None and getattr(scheduler, "max_steps", None) == WHOLE_RUN:
+                group["scheduler"] = replace(scheduler, max_steps=self.config.max_num_iterations)
+        return super().setup_optimizers()
+
+    def train(self) -> None:
+        total = self.config.max_num_iterations
+        self.step = max(self._start_step - 1, 0)  # what the last save is named after when nothing is left to do
+        self.config.max_num_iterations = max(total - self._start_step, 0)
+        try:
+            super().train()
+        finally:
+            self.config.max_num_iterations = total
+
+    @check_main_thread
+    def save_checkpoint(self, step: int) -> None:
+        if self.pipeline.model.config.use_instances and self.pipeline.model.instances_active:
+            self.pipeline.calibrate()
+        folder = self.checkpoint_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent, prefix=".checkpoint-") as partial:
+            self.checkpoint_dir = Path(partial)
+            try:
+                super().save_checkpoint(step)
+            finally:
+                self.checkpoint_dir = folder
+            saved = [folder / path.name for path in Path(partial).iterdir()]
+            for path in saved:
+                os.replace(Path(partial) / path.name, path)
+        if self.config.save_only_latest_checkpoint:
+            for path in folder.glob("*.ckpt"):
+                if path not in saved:
+                    path.unlink()

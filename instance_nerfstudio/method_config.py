@@ -1,0 +1,106 @@
+"""The entry points of the nerfstudio plugin. nerfstudio imports this in every `ns-*` command, before anything else."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
+from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.engine.optimizers import AdamOptimizerConfig
+from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
+from nerfstudio.plugins.types import MethodSpecification
+
+from instance_nerfstudio.compat import allow_numpy_scalars_in_checkpoints
+from instance_nerfstudio.errors import show_input_errors_as_one_line
+from instance_nerfstudio.instance_datamanager import InstanceDataManagerConfig
+from instance_nerfstudio.instance_head import InstanceHeadConfig
+from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModelConfig
+from instance_nerfstudio.instance_pipeline import InstancePipelineConfig
+from instance_nerfstudio.instance_trainer import WHOLE_RUN, InstanceTrainerConfig
+from instance_nerfstudio.ns_export import extend_ns_export
+
+allow_numpy_scalars_in_checkpoints()
+show_input_errors_as_one_line()
+extend_ns_export()
+
+
+def _adam(lr: float, lr_final: float) -> dict:
+    return {
+        "optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15),
+        "scheduler": ExponentialDecaySchedulerConfig(lr_final=lr_final, max_steps=WHOLE_RUN),
+    }
+
+
+instance_nerfacto = MethodSpecification(
+    config=InstanceTrainerConfig(
+        method_name="instance-nerfacto",
+        steps_per_eval_batch=500,
+        steps_per_eval_image=500,
+        steps_per_save=2000,
+        max_num_iterations=10000,
+        mixed_precision=True,
+        pipeline=InstancePipelineConfig(
+            datamanager=InstanceDataManagerConfig(
+                dataparser=NerfstudioDataParserConfig(),
+                train_num_rays_per_batch=4096,
+                eval_num_rays_per_batch=4096,
+            ),
+            model=InstanceNerfactoModelConfig(
+                eval_num_rays_per_chunk=1 << 15,
+                average_init_density=0.01,
+                # Poses that drift with the training views leave the held-out ones, and their masks, behind.
+                camera_optimizer=CameraOptimizerConfig(mode="off"),
+            ),
+        ),
+        optimizers={
+            "proposal_networks": _adam(1e-2, 1e-4),
+            "fields": _adam(1e-2, 1e-4),
+            "camera_opt": _adam(1e-3, 1e-4),
+            "instance_head": _adam(1e-2, 1e-4),
+        },
+        # There is no login: the viewer listens on this machine alone unless told otherwise.
+        viewer=ViewerConfig(num_rays_per_chunk=1 << 15, websocket_host="127.0.0.1"),
+        vis="viewer+tensorboard",
+    ),
+    description="nerfacto with an instance field: every object keeps its identity from every camera.",
+)
+
+
+def _cpu() -> InstanceTrainerConfig:
+    """The same method, small enough for two CPU cores."""
+    config = deepcopy(instance_nerfacto.config)
+    assert isinstance(config, InstanceTrainerConfig)
+    config.method_name = "instance-nerfacto-cpu"
+    config.machine = MachineConfig(device_type="cpu")
+    config.max_num_iterations = 2500
+    config.mixed_precision = False
+    config.pipeline.datamanager = replace(
+        config.pipeline.datamanager, train_num_rays_per_batch=768, eval_num_rays_per_batch=768
+    )
+    config.pipeline.model = replace(
+        config.pipeline.model,
+        implementation="torch",
+        instance_start_step=800,
+        num_levels=8,
+        max_res=512,
+        log2_hashmap_size=15,
+        hidden_dim=32,
+        hidden_dim_color=32,
+        num_nerf_samples_per_ray=20,
+        num_proposal_samples_per_ray=(48,),
+        num_proposal_iterations=1,
+        proposal_net_args_list=[
+            {"hidden_dim": 16, "log2_hashmap_size": 14, "num_levels": 4, "max_res": 96, "use_linear": False}
+        ],
+        proposal_warmup=500,
+        proposal_weights_anneal_max_num_iters=300,
+        appearance_embed_dim=8,
+        eval_num_rays_per_chunk=1 << 13,
+        instance_head=InstanceHeadConfig(num_levels=6, max_res=256, log2_hashmap_size=14, hidden_dim=32),
+    )
+    return config
+
+
+instance_nerfacto_cpu = MethodSpecification(
+    config=_cpu(), description="instance-nerfacto small enough for a machine without a GPU."
+)

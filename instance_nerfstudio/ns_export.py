@@ -1,0 +1,53 @@
+"""Adds `masks` to `ns-export`, which offers plugins no way to do so.
+
+`python -m instance_nerfstudio.ns_export` is the masks export alone. It needs neither open3d nor pymeshlab, without
+whose system libraries `ns-export` doesn't start.
+"""
+
+import sys
+from types import ModuleType
+from typing import Annotated
+
+_EXPORTER = "nerfstudio.scripts.exporter"
+
+
+class _ExporterModule(ModuleType):
+    # A property of the class wins over the function of that name, which the module defines after plugins are loaded.
+    entrypoint = property(lambda _: _entrypoint)
+
+
+def extend_ns_export() -> None:
+    """Adds the plugin's subcommands, if the running command is `ns-export`. Call it while nerfstudio loads plugins.
+
+    nerfstudio's exporter loads plugins in the middle of its own import, and the script then takes `entrypoint` from it.
+    """
+    if _EXPORTER in sys.modules:
+        sys.modules[_EXPORTER].__class__ = _ExporterModule
+
+
+def _entrypoint() -> None:
+    """`ns-export` with the plugin's subcommands."""
+    import tyro
+
+    from instance_nerfstudio.export_masks import ExportMasks
+
+    exporter = sys.modules[_EXPORTER]
+    tyro.extras.set_accent_color("bright_yellow")
+    masks = Annotated[ExportMasks, tyro.conf.subcommand(name="masks")]
+    tyro.cli(tyro.conf.FlagConversionOff[exporter.Commands | masks]).main()
+
+
+def main() -> None:
+    """The masks export as a command of its own."""
+    import tyro
+
+    from instance_nerfstudio.errors import show_input_errors_as_one_line
+    from instance_nerfstudio.export_masks import ExportMasks
+
+    show_input_errors_as_one_line()
+    tyro.extras.set_accent_color("bright_yellow")
+    tyro.cli(tyro.conf.FlagConversionOff[ExportMasks], prog="python -m instance_nerfstudio.ns_export").main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Reads the radiance field of another run, to keep it frozen under a new instance head."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from instance_nerfstudio.errors import InputError
+
+if TYPE_CHECKING:
+    from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModel
+
+_PARTS = ("field", "proposal_networks", "camera_optimizer")
+
+
+def load_radiance(model: "InstanceNerfactoModel", run: Path) -> None:
+    """Copies field, proposal networks and camera corrections of a `nerfacto` or `instance-nerfacto` run into `model`.
+
+    Args:
+        model: model of the same sizes.
+        run: the run's folder, its config.yml, or a .ckpt in it.
+
+    Raises:
+        InputError: no checkpoint there, other sizes, or a run whose scene frame differs.
+    """
+    checkpoint = find_checkpoint(run)
+    _check_same_frame(model, checkpoint)
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["pipeline"]
+    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"{checkpoint}: not a readable nerfstudio checkpoint ({str(error).splitlines()[0]})"
+        ) from error
+    for part in _PARTS:
+        prefix = f"_model.{part}."
+        own = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+        try:
+            getattr(model, part).load_state_dict(own)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"{checkpoint}: its {part} does not fit; give the same --pipeline.model options and data as that run "
+                f"had ({reason})"
+            ) from error
+    CONSOLE.print(f"Radiance field from {checkpoint}, frozen.")
+
+
+def find_checkpoint(run: Path) -> Path:
+    """Latest checkpoint of a run, given by its folder, its config.yml, or the file itself."""
+    if run.suffix == ".ckpt" and run.is_file():
+        return run
+    folder = run.parent if run.suffix == ".yml" else run
+    found = sorted(folder.glob("step-*.ckpt")) or sorted(folder.glob("nerfstudio_models/step-*.ckpt"))
+    if not found:
+        raise InputError(f"{run}: no checkpoint there; give a run folder that holds nerfstudio_models/step-*.ckpt")
+    return found[-1]
+
+
+def _check_same_frame(model: "InstanceNerfactoModel", checkpoint: Path) -> None:
+    """A field is meaningless in another scene frame: other data, or other options of the dataparser."""
+    path = checkpoint.parent.parent / "dataparser_transforms.json"
+    if not path.is_file():
+        return
+    theirs = json.loads(path.read_text())
+    transform, scale = model.world_to_scene
+    same = torch.allclose(torch.tensor(theirs["transform"]), transform.cpu().float(), atol=1e-4)
+    if not same or abs(theirs["scale"] - scale) > 1e-4 * abs(scale):
+        raise InputError(f"{path}: that run placed the scene differently; use its data and its dataparser options")

@@ -1,0 +1,104 @@
+"""Ray casting with Embree, and the processes that do it (Embree's Python binding holds the interpreter lock)."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+from embreex import rtcore_scene
+from embreex.mesh_construction import TriangleMesh
+
+from rcnn.rooms.scene import Scene
+
+Result = TypeVar("Result")
+
+
+class RayCaster:
+    """An acceleration structure over all triangles of a scene."""
+
+    def __init__(self, scene: Scene):
+        self._embree: Any = rtcore_scene.EmbreeScene()  # pyright: ignore[reportAttributeAccessIssue]
+        # the binding does not own the geometry, so it is kept here
+        self._triangles = np.ascontiguousarray(scene.vertices[scene.faces])
+        self._mesh = TriangleMesh(self._embree, self._triangles)
+
+    def first_hit(self, origins: np.ndarray, directions: np.ndarray) -> dict[str, np.ndarray]:
+        """Nearest triangles along rays (N, 3), (N, 3).
+
+        Returns `primID` (N,) int32, -1 where nothing is hit; `tfar` (N,), the distance in lengths of the direction;
+        barycentric `u`, `v` (N,), the weights of the second and third corner; `Ng` (N, 3), unnormalised normals.
+        """
+        return self._embree.run(_float32(origins), _float32(directions), output=1)
+
+    def nearest_triangle(self, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """(N,) int32 number of the nearest triangle, -1 where nothing is hit."""
+        return self._embree.run(_float32(origins), _float32(directions), query="INTERSECT")
+
+    def is_blocked(self, origins: np.ndarray, directions: np.ndarray, reach: np.ndarray) -> np.ndarray:
+        """(N,) bool: whether anything lies within `reach` (N,) lengths of the direction."""
+        return self._embree.run(_float32(origins), _float32(directions), dists=_float32(reach), query="OCCLUDED") >= 0
+
+
+def _float32(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array, np.float32)
+
+
+# What the functions run in a worker process find there.
+_worker_state: dict[str, Any] = {}
+
+
+def _start_worker(scene: Scene) -> None:
+    # Ctrl-C reaches the whole process group; the parent alone decides what happens then.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _worker_state.update(scene=scene, caster=RayCaster(scene))
+
+
+def _call(function: Callable[..., Result], arguments: tuple) -> Result:
+    return function(_worker_state["caster"], _worker_state["scene"], *arguments)
+
+
+def core_count() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class RayPool:
+    """Worker processes that each hold the scene and its acceleration structure."""
+
+    def __init__(self, executor: ProcessPoolExecutor):
+        self._executor = executor
+
+    def map(self, function: Callable[..., Result], arguments: Iterable[tuple]) -> Iterator[Result]:
+        """Yields `function(caster, scene, *arguments)` in the order of the arguments.
+
+        The function must be importable by name, and its result must not depend on the process it runs in.
+        """
+        futures = [self._executor.submit(_call, function, argument) for argument in arguments]
+        try:
+            for future in futures:
+                yield future.result()
+        except BrokenProcessPool:
+            raise RuntimeError("a ray casting process died (out of memory?); try fewer workers") from None
+
+
+@contextmanager
+def ray_pool(scene: Scene, num_workers: int) -> Iterator[RayPool]:
+    """Opens a pool; on any exception the waiting work is dropped and the processes end."""
+    # Fork shares the arrays for nothing and does not import the caller's main module again. This process itself never
+    # builds an acceleration structure here, so no Embree thread can be lost in a fork.
+    method = "fork" if sys.platform.startswith("linux") else "spawn"
+    executor = ProcessPoolExecutor(
+        num_workers, multiprocessing.get_context(method), initializer=_start_worker, initargs=(scene,)
+    )
+    try:
+        yield RayPool(executor)
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)

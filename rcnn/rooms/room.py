@@ -1,0 +1,181 @@
+"""Building a whole room on disk: pictures, instance masks, cameras, boxes and voxels."""
+
+from __future__ import annotations
+
+import colorsys
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rich.progress import Progress
+
+from rcnn.rooms.cameras import CameraConfig, CameraPlan, choose_cameras, focal_length
+from rcnn.rooms.irradiance import IrradianceConfig, bake_irradiance, choose_exposure
+from rcnn.rooms.layout import Piece, furnish
+from rcnn.rooms.raycast import core_count, ray_pool
+from rcnn.rooms.render import Lighting, Pinhole, render_view
+from rcnn.rooms.scene import build_scene
+from rcnn.rooms.textures import paint_textures
+from rcnn.rooms.voxels import voxelise
+
+
+@dataclass(frozen=True)
+class RoomConfig:
+    """What `make_room` builds; the same values give the same bytes."""
+
+    seed: int = 0
+    """Chooses sizes, colours, details, cameras, and whether the plan is mirrored."""
+    width: int = 320
+    """Picture width in pixels."""
+    height: int = 240
+    """Picture height in pixels."""
+    num_views: int = 60
+    """Pictures in all."""
+    num_held_out: int = 6
+    """Pictures of these that are listed as validation and test views, not for training."""
+    samples_per_pixel: int = 4
+    """Rays averaged in one pixel of a picture. Masks are taken at pixel centres."""
+    voxel_resolution: int = 160
+    """Voxels along the longest side of the room."""
+    num_workers: int | None = None
+    """Ray casting processes; all cores this process may use when None. Does not change the result."""
+    light: IrradianceConfig = field(default_factory=IrradianceConfig)
+    """Quality of the baked light."""
+    cameras: CameraConfig = field(default_factory=CameraConfig)
+    """Rules for the views."""
+
+    def __post_init__(self):
+        if self.seed < 0:
+            raise ValueError(f"the seed must not be negative, got {self.seed}")
+        for name in ("width", "height", "num_views", "samples_per_pixel", "voxel_resolution"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.num_held_out < self.num_views:
+            raise ValueError(f"num_held_out must lie between 1 and num_views - 1, got {self.num_held_out}")
+        if self.num_workers is not None and self.num_workers < 1:
+            raise ValueError(f"num_workers must be at least 1, got {self.num_workers}")
+
+
+def make_room(output_dir: Path, config: RoomConfig = RoomConfig(), progress: Progress | None = None) -> Path:
+    """Builds a furnished room and returns its folder, which must not exist yet.
+
+    The folder holds `transforms.json` (nerfstudio's format; OpenGL cameras, z up, metres), `images/*.png`,
+    `instance_masks/*.png` (16 bit; 0 background, 1..K instances), `instances.json` (category, colour, boxes in metres)
+    and `gt_voxels.npz`. It appears only when it is complete. `progress`, started by the
+    caller, gets one task; without it nothing is shown.
+    """
+    output_dir = Path(output_dir)
+    if output_dir.exists():
+        raise ValueError(f"{output_dir} exists already: choose another folder or delete it")
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}-", dir=output_dir.parent))
+    try:
+        task = None if progress is None else progress.add_task("Furnished room", total=1.0)
+
+        def advance(share: float) -> None:
+            if progress is not None and task is not None:
+                progress.update(task, advance=share)
+
+        _build(unfinished, config, advance)
+        unfinished.chmod(0o755)  # mkdtemp makes private folders
+        unfinished.rename(output_dir)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return output_dir
+
+
+def _build(folder: Path, config: RoomConfig, advance: Callable[[float], Any]) -> None:
+    workers = config.num_workers or core_count()
+    room = furnish(config.seed)
+    scene = build_scene(room, paint_textures(config.seed))
+    advance(0.04)
+    camera = Pinhole(config.width, config.height, focal_length(config.width, config.cameras.horizontal_fov))
+    (folder / "images").mkdir()
+    (folder / "instance_masks").mkdir()
+    pixels = np.zeros(len(room.pieces) + 1, np.int64)
+    with ray_pool(scene, workers) as pool:
+        plan = choose_cameras(
+            pool, scene, room.pieces, config.num_views, config.num_held_out, config.cameras, config.seed
+        )
+        irradiance = bake_irradiance(pool, scene, config.light, config.seed, lambda share: advance(0.30 * share))
+        lighting = Lighting(irradiance, choose_exposure(scene, irradiance))
+        jobs = [(pose, camera, lighting, config.samples_per_pixel) for pose in plan.poses]
+        for number, (picture, ids) in enumerate(pool.map(render_view, jobs)):
+            _write_png(folder / "images" / f"{number:04d}.png", picture[..., ::-1])
+            _write_png(folder / "instance_masks" / f"{number:04d}.png", ids.astype(np.uint16))
+            pixels += np.bincount(ids.ravel(), minlength=len(pixels))
+            advance(0.64 / len(jobs))
+    grid = voxelise(room.pieces, scene.size, config.voxel_resolution)
+    np.savez_compressed(
+        folder / "gt_voxels.npz", instances=grid.instances, bbox_min=grid.bbox_min, bbox_max=grid.bbox_max
+    )
+    room_bbox = [[0.0, 0.0, 0.0], [round(float(edge), 6) for edge in scene.size]]
+    _write_json(
+        folder / "instances.json",
+        {"kind": "demo", "room_bbox": room_bbox, "instances": _instances(room.pieces, pixels)},
+    )
+    _write_json(folder / "transforms.json", _transforms(plan, camera, room_bbox))
+    advance(0.02)
+
+
+def _instances(pieces: tuple[Piece, ...], pixels: np.ndarray) -> list[dict[str, Any]]:
+    rows = []
+    for number, piece in enumerate(pieces, start=1):
+        # the golden ratio spreads hues evenly for any number of pieces; neighbours in hue differ in strength
+        colour = colorsys.hsv_to_rgb(
+            number * 0.618034 % 1.0, (0.8, 0.5, 0.95)[number % 3], (0.95, 0.85, 0.6)[number % 3]
+        )
+        rows.append(
+            {
+                "id": number,
+                "category": piece.category,
+                "score": 1.0,
+                "colour": [round(255 * value) for value in colour],
+                "aabb": [round(float(value), 6) for value in piece.mesh.bounds().ravel()],
+                "obb": [round(value, 6) for value in piece.box],
+                "pixels": int(pixels[number]),
+                "asset": piece.name,
+                "library": "parametric",
+            }
+        )
+    return rows
+
+
+def _transforms(plan: CameraPlan, camera: Pinhole, room_bbox: list[list[float]]) -> dict[str, Any]:
+    names = [f"images/{number:04d}.png" for number in range(len(plan.poses))]
+    held_out = [names[number] for number in plan.held_out]
+    return {
+        "camera_model": "OPENCV",
+        "w": camera.width,
+        "h": camera.height,
+        "fl_x": camera.focal,
+        "fl_y": camera.focal,
+        "cx": camera.width / 2,
+        "cy": camera.height / 2,
+        **{key: 0.0 for key in ("k1", "k2", "p1", "p2")},
+        "room_bbox": room_bbox,
+        "train_filenames": [name for name in names if name not in held_out],
+        "val_filenames": held_out,
+        "test_filenames": held_out,
+        "frames": [
+            {"file_path": name, "transform_matrix": pose.tolist()} for name, pose in zip(names, plan.poses, strict=True)
+        ],
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_png(path: Path, image: np.ndarray) -> None:
+    encoded, data = cv2.imencode(".png", image)
+    if not encoded:
+        raise RuntimeError(f"cannot encode {path.name}")
+    path.write_bytes(data.tobytes())  # unlike cv2.imwrite, says so when the disk is full
