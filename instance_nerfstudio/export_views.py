@@ -169,5 +169,5 @@ def scene_to_world(
 ) -> Float[Tensor, "points 3"]:
     """Undoes nerfstudio's scene = scale · (R · world + t); float64."""
     transform = dataparser_transform.double().cpu()
-    unscaled = points.double().cpu() / dataparser_scale + transform[:, 3]
+    unscaled = points.double().cpu() / dataparser_scale - transform[:, 3]
     return torch.linalg.solve(transform[:, :3], unscaled.T).T
