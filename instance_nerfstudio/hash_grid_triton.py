@@ -1,4 +1,6 @@
 """The hash encoding as two fused Triton kernels: one launch forward, one backward, nothing in between kept."""
+# Triton reads the kernels itself; their types are not Python's.
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
 
 from typing import Any
 
@@ -42,7 +44,7 @@ def _encode(
     z0, z1, fz = _cell(position, 2, points, mask, scaling, 805459861)
     feature = tl.arange(0, features)[None, :]
     place = out + (points[:, None] * levels + level) * features + feature
-    if backward:
+    if backward:  # noqa: SIM108  a compile-time branch
         value = tl.load(place, mask=mask[:, None], other=0.0)
     else:
         value = tl.zeros([block, features], dtype=tl.float32)
@@ -60,15 +62,11 @@ def _encode(
         tl.store(place, value, mask=mask[:, None])
 
 
-def _launch(
-    positions: Tensor, table: Tensor, scalings: Tensor, out: Tensor, features: int, backward: bool
-) -> None:
+def _launch(positions: Tensor, table: Tensor, scalings: Tensor, out: Tensor, features: int, backward: bool) -> None:
     levels = len(scalings)
     grid = (triton.cdiv(len(positions), _BLOCK), levels)
-    _encode[grid](
-        positions, table, scalings, out, len(positions),
-        levels=levels, size=len(table) // levels, features=features, block=_BLOCK, backward=backward,
-    )  # fmt: skip
+    sizes: dict[str, Any] = {"levels": levels, "size": len(table) // levels, "features": features, "block": _BLOCK}
+    _encode[grid](positions, table, scalings, out, len(positions), **sizes, backward=backward)
 
 
 class _HashEncode(torch.autograd.Function):

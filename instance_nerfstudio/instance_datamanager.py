@@ -13,13 +13,13 @@ from nerfstudio.data.pixel_samplers import PixelSamplerConfig
 
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.instance_dataset import InstanceDataset
-from instance_nerfstudio.instance_masks import (
+from instance_nerfstudio.instance_pixel_sampler import InstancePixelSamplerConfig
+from instance_nerfstudio.masks.instance_masks import (
     InstanceInfo,
     find_instance_masks,
     find_instances_json,
     read_instances_json,
 )
-from instance_nerfstudio.instance_pixel_sampler import InstancePixelSamplerConfig
 
 
 @dataclass
@@ -61,7 +61,7 @@ class InstanceDataManager(VanillaDataManager[InstanceDataset]):
                 "a field needs at least 2, and 20 or more to be useful"
             )
         dataset = self._create_dataset(outputs)
-        path = find_instances_json(Path(self.get_datapath()))
+        path = find_instances_json(Path(self.get_datapath()), self.config.masks_dir)
         self.instances = read_instances_json(path) if path is not None else []
         ids = {info.id for info in self.instances}
         if self.test_mode == "val":  # training: later commands take the ids from the checkpoint

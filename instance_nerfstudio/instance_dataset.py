@@ -11,7 +11,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
 
 from instance_nerfstudio.errors import InputError
-from instance_nerfstudio.instance_masks import UNLABELLED, read_instance_mask, resize_labels
+from instance_nerfstudio.masks.instance_masks import UNLABELLED, read_instance_mask, resize_labels
 
 
 class InstanceDataset(InputDataset):

@@ -101,9 +101,7 @@ class InstanceHead(nn.Module):
         return self.classifier(features).float()
 
     @torch.no_grad()
-    def predict(
-        self, features: Float[Tensor, "rays hidden"]
-    ) -> tuple[Int[Tensor, "rays 1"], Float[Tensor, "rays 1"]]:
+    def predict(self, features: Float[Tensor, "rays hidden"]) -> tuple[Int[Tensor, "rays 1"], Float[Tensor, "rays 1"]]:
         """Ids (int32) and calibrated confidences (Guo et al. 2017) of composited features, memory-bounded in K."""
         rows = max(1, _MAX_LOGITS // len(self.instance_ids))
         ids, confidences = [], []

@@ -26,13 +26,13 @@ from torch.nn import Parameter
 
 from instance_nerfstudio.compat import UnavailableLPIPS
 from instance_nerfstudio.errors import InputError
+from instance_nerfstudio.evaluation.metrics import view_metrics
 from instance_nerfstudio.hash_grid import use_hash_grids
 from instance_nerfstudio.instance_head import InstanceHeadConfig
 from instance_nerfstudio.instance_pixel_sampler import InstancePixelSampler
 from instance_nerfstudio.instance_voxels import InstanceVoxels
 from instance_nerfstudio.losses import instance_cross_entropy, label_regularization
-from instance_nerfstudio.metrics import view_metrics
-from instance_nerfstudio.palette import colour_instances, overlay
+from instance_nerfstudio.masks.palette import colour_instances, overlay
 from instance_nerfstudio.radiance_checkpoint import load_radiance
 
 

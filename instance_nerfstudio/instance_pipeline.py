@@ -11,10 +11,10 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 from rich.progress import track
 from torchvision.utils import save_image
 
-from instance_nerfstudio.calibration import fit_temperature
+from instance_nerfstudio.evaluation.calibration import fit_temperature
+from instance_nerfstudio.evaluation.metrics import InstanceMetrics
 from instance_nerfstudio.instance_datamanager import InstanceDataManager, InstanceDataManagerConfig
 from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModel, InstanceNerfactoModelConfig
-from instance_nerfstudio.metrics import InstanceMetrics
 
 
 @dataclass

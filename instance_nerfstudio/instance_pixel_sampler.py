@@ -1,6 +1,7 @@
 """Samples pixels for the RGB and instance losses: some square patches first, then single pixels."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -52,7 +53,7 @@ class InstancePixelSampler(PixelSampler):
         indices[:patch_rays] = self._sample_patches(patches, sizes).to(indices)
 
         image, row, column = indices.unbind(dim=-1)
-        batch = {
+        batch: dict[str, Any] = {
             key: _pick(value, image, row, column)
             for key, value in image_batch.items()
             if key != "image_idx" and value is not None

@@ -6,9 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def instance_cross_entropy(
-    logits: Float[Tensor, "rays classes"], targets: Int[Tensor, " rays"]
-) -> Float[Tensor, ""]:
+def instance_cross_entropy(logits: Float[Tensor, "rays classes"], targets: Int[Tensor, " rays"]) -> Float[Tensor, ""]:
     """Mean cross-entropy over the labelled rays (Instance-NeRF, eq. 5); targets of -1 are ignored.
 
     Without a single labelled ray it is 0 and still differentiable.

@@ -12,12 +12,12 @@ from nerfstudio.plugins.types import MethodSpecification
 
 from instance_nerfstudio.compat import allow_numpy_scalars_in_checkpoints
 from instance_nerfstudio.errors import show_input_errors_as_one_line
+from instance_nerfstudio.export.ns_export import extend_ns_export
 from instance_nerfstudio.instance_datamanager import InstanceDataManagerConfig
 from instance_nerfstudio.instance_head import InstanceHeadConfig
 from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModelConfig
 from instance_nerfstudio.instance_pipeline import InstancePipelineConfig
 from instance_nerfstudio.instance_trainer import WHOLE_RUN, InstanceTrainerConfig
-from instance_nerfstudio.ns_export import extend_ns_export
 
 allow_numpy_scalars_in_checkpoints()
 show_input_errors_as_one_line()

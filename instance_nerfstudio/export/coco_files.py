@@ -11,9 +11,9 @@ from jaxtyping import Integer
 from PIL import Image
 from scipy.ndimage import find_objects
 
-from instance_nerfstudio.export_views import Frame
-from instance_nerfstudio.instance_masks import BACKGROUND
-from instance_nerfstudio.instances_json import MAX_ID
+from instance_nerfstudio.export.views import Frame
+from instance_nerfstudio.masks.instance_masks import BACKGROUND
+from instance_nerfstudio.masks.instances_json import MAX_ID
 
 # Segment 0 is COCO's void, here the unlabelled pixels, so background needs an id that no instance can have.
 BACKGROUND_SEGMENT = MAX_ID + 2

@@ -11,7 +11,7 @@ from nerfstudio.cameras.cameras import Cameras
 from numpy import ndarray
 from torch import Tensor
 
-from instance_nerfstudio.instances_json import InstanceInfo
+from instance_nerfstudio.masks.instances_json import InstanceInfo
 
 # Depth errs most at the rim of an object: these shares of its surface points lie outside its box, per axis and side.
 BOX_QUANTILES = (0.01, 0.99)

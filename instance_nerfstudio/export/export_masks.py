@@ -12,10 +12,11 @@ from jaxtyping import Float32, Int32
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import track
 
-from instance_nerfstudio.atomic_folder import atomic_folder
-from instance_nerfstudio.coco_files import CocoFile, PanopticFiles
 from instance_nerfstudio.errors import InputError
-from instance_nerfstudio.export_views import (
+from instance_nerfstudio.export.atomic_folder import atomic_folder
+from instance_nerfstudio.export.coco_files import CocoFile, PanopticFiles
+from instance_nerfstudio.export.instance_statistics import InstanceStatistics
+from instance_nerfstudio.export.views import (
     DATASET_FPS,
     Frame,
     View,
@@ -24,17 +25,16 @@ from instance_nerfstudio.export_views import (
     scaled_views,
     scene_to_world,
 )
-from instance_nerfstudio.export_writers import (
+from instance_nerfstudio.export.writers import (
     ImageFolders,
     OverlayVideo,
     Writer,
     check_video_encoder,
     check_video_size,
 )
-from instance_nerfstudio.instance_masks import UNLABELLED
-from instance_nerfstudio.instance_statistics import InstanceStatistics
-from instance_nerfstudio.instances_json import INSTANCES_FILE, MASKS_FOLDER, InstanceInfo, write_instances_json
-from instance_nerfstudio.palette import overlay
+from instance_nerfstudio.masks.instance_masks import UNLABELLED
+from instance_nerfstudio.masks.instances_json import INSTANCES_FILE, MASKS_FOLDER, InstanceInfo, write_instances_json
+from instance_nerfstudio.masks.palette import overlay
 
 # All that an export can leave in its folder, and so all that --overwrite may delete.
 EXPORT_ENTRIES = (

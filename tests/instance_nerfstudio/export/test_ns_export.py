@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from instance_nerfstudio.ns_export import extend_ns_export
+from instance_nerfstudio.export.ns_export import extend_ns_export
 
 EXPORTER = "nerfstudio.scripts.exporter"
 # What matters of nerfstudio's exporter: plugins are loaded before `Commands` and `entrypoint` exist.
@@ -72,7 +72,7 @@ def test_masks_join_the_stock_commands(
 
 
 def test_masks_run(exporter: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    from instance_nerfstudio.export_masks import ExportMasks
+    from instance_nerfstudio.export.export_masks import ExportMasks
 
     ran: list[ExportMasks] = []
     monkeypatch.setattr(ExportMasks, "main", lambda self: ran.append(self))
@@ -99,9 +99,9 @@ def test_other_commands_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_plugin_load_stays_light() -> None:
-    heavy = ("torch", "numpy", "nerfstudio", "tyro", "instance_nerfstudio.export_masks")
+    heavy = ("torch", "numpy", "nerfstudio", "tyro", "instance_nerfstudio.export.export_masks")
     code = (
-        "import sys, instance_nerfstudio.ns_export as hook; hook.extend_ns_export(); "
+        "import sys, instance_nerfstudio.export.ns_export as hook; hook.extend_ns_export(); "
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -109,7 +109,7 @@ def test_plugin_load_stays_light() -> None:
 
 
 def test_module_alias_exports_masks_alone() -> None:
-    command = [sys.executable, "-m", "instance_nerfstudio.ns_export"]
+    command = [sys.executable, "-m", "instance_nerfstudio.export.ns_export"]
     bad = ["--load-config", "missing.yml", "--output-dir", "o"]
     done = subprocess.run([*command, *bad], capture_output=True, text=True, check=False)
     assert done.returncode == 1

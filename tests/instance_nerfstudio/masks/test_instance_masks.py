@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from instance_nerfstudio import instance_masks
 from instance_nerfstudio.errors import InputError
-from instance_nerfstudio.instance_masks import (
+from instance_nerfstudio.masks import instance_masks
+from instance_nerfstudio.masks.instance_masks import (
     MAX_ID,
     InstanceInfo,
     find_instance_masks,
@@ -26,7 +26,7 @@ from instance_nerfstudio.instance_masks import (
     write_instance_mask,
     write_instances_json,
 )
-from instance_nerfstudio.palette import colour_instances_uint8
+from instance_nerfstudio.masks.palette import colour_instances_uint8
 
 IDS = np.array([[-1, 0, 1, 255], [256, 32767, 32768, MAX_ID]], dtype=np.int32)
 

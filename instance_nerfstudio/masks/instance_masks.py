@@ -13,7 +13,7 @@ from jaxtyping import Int32, Integer
 from PIL import PngImagePlugin
 
 from instance_nerfstudio.errors import InputError
-from instance_nerfstudio.instances_json import (
+from instance_nerfstudio.masks.instances_json import (
     MASKS_FOLDER,
     MAX_ID,
     InstanceInfo,
@@ -21,7 +21,7 @@ from instance_nerfstudio.instances_json import (
     read_instances_json,
     write_instances_json,
 )
-from instance_nerfstudio.safe_files import read_json, write_atomically
+from instance_nerfstudio.masks.safe_files import read_json, write_atomically
 
 __all__ = [
     "BACKGROUND",

@@ -10,10 +10,10 @@ from typing import Protocol
 from PIL import Image
 
 from instance_nerfstudio.errors import InputError
-from instance_nerfstudio.export_views import Frame, View, view_size
-from instance_nerfstudio.instance_masks import write_instance_mask
-from instance_nerfstudio.instances_json import MASKS_FOLDER
-from instance_nerfstudio.palette import colour_instances_uint8
+from instance_nerfstudio.export.views import Frame, View, view_size
+from instance_nerfstudio.masks.instance_masks import write_instance_mask
+from instance_nerfstudio.masks.instances_json import MASKS_FOLDER
+from instance_nerfstudio.masks.palette import colour_instances_uint8
 
 VIDEO_CODEC = "libx264"
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.detection import PanopticQuality
 
-from instance_nerfstudio.metrics import UNLISTED, InstanceMetrics, view_metrics
+from instance_nerfstudio.evaluation.metrics import UNLISTED, InstanceMetrics, view_metrics
 
 KEYS = ["instance_miou", *(name + suffix for suffix in ("", "_scene", "_scene_pl") for name in ("pq", "sq", "rq"))]
 CATEGORIES = {1: 0, 2: 0, 3: 1, 4: 2, 5: 1, 6: 2, 7: 0}

@@ -1,7 +1,7 @@
 """Adds `masks` to `ns-export`, which offers plugins no way to do so.
 
-`python -m instance_nerfstudio.ns_export` is the masks export alone. It needs neither open3d nor pymeshlab, without
-whose system libraries `ns-export` doesn't start.
+`python -m instance_nerfstudio.export.ns_export` is the masks export alone. It needs neither open3d nor pymeshlab,
+without whose system libraries `ns-export` doesn't start.
 """
 
 import sys
@@ -29,7 +29,7 @@ def _entrypoint() -> None:
     """`ns-export` with the plugin's subcommands."""
     import tyro
 
-    from instance_nerfstudio.export_masks import ExportMasks
+    from instance_nerfstudio.export.export_masks import ExportMasks
 
     exporter = sys.modules[_EXPORTER]
     tyro.extras.set_accent_color("bright_yellow")
@@ -42,11 +42,11 @@ def main() -> None:
     import tyro
 
     from instance_nerfstudio.errors import show_input_errors_as_one_line
-    from instance_nerfstudio.export_masks import ExportMasks
+    from instance_nerfstudio.export.export_masks import ExportMasks
 
     show_input_errors_as_one_line()
     tyro.extras.set_accent_color("bright_yellow")
-    tyro.cli(tyro.conf.FlagConversionOff[ExportMasks], prog="python -m instance_nerfstudio.ns_export").main()
+    tyro.cli(tyro.conf.FlagConversionOff[ExportMasks], prog="python -m instance_nerfstudio.export.ns_export").main()
 
 
 if __name__ == "__main__":

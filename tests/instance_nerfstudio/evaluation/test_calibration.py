@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchmetrics.classification import BinaryCalibrationError
 
-from instance_nerfstudio.calibration import TEMPERATURE_RANGE, expected_calibration_error, fit_temperature
+from instance_nerfstudio.evaluation.calibration import TEMPERATURE_RANGE, expected_calibration_error, fit_temperature
 
 
 def _nll(logits: torch.Tensor, labels: torch.Tensor, temperature: float) -> float:

@@ -1,0 +1,1 @@
+"""Scores of predicted instances, and calibration of their probabilities."""

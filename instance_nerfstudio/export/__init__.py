@@ -1,0 +1,1 @@
+"""What `ns-export` writes of a trained instance field."""

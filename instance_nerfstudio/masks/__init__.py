@@ -1,0 +1,1 @@
+"""Instance maps and descriptions on disk, and the colours that stand for ids."""
