@@ -1,5 +1,8 @@
 """The workarounds that nerfstudio 1.1.5 needs on current torch and on closed networks, all in one place."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,29 @@ def allow_numpy_scalars_in_checkpoints() -> None:
 
 
 class UnavailableLPIPS(nn.Module):
-    """Stands in for LPIPS where its AlexNet weights can't be had: answers NaN, has no parameters."""
+    """Stands in for LPIPS where its AlexNet weights are not: answers NaN, has no parameters."""
+
+    def __init__(self, **_: Any) -> None:
+        super().__init__()
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
         return torch.full((), torch.nan)
+
+
+@contextmanager
+def lpips_without_download() -> Iterator[None]:
+    """While open, LPIPS is built with the AlexNet weights in torch's cache, or as `UnavailableLPIPS` without them.
+
+    nerfacto builds LPIPS with every model and torchmetrics downloads AlexNet for it: 233 MB, or an error on a closed
+    network, for one number of the evaluation.
+    """
+    import torchmetrics.image.lpip as lpip
+
+    weights = Path(torch.hub.get_dir(), "checkpoints", "alexnet-owt-7be5be79.pth")
+    original = lpip.LearnedPerceptualImagePatchSimilarity
+    if not weights.is_file():
+        setattr(lpip, original.__name__, UnavailableLPIPS)
+    try:
+        yield
+    finally:
+        setattr(lpip, original.__name__, original)

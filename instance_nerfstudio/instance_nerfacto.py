@@ -20,11 +20,10 @@ from nerfstudio.model_components.losses import (
 )
 from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
 from nerfstudio.utils import colormaps
-from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn import Parameter
 
-from instance_nerfstudio.compat import UnavailableLPIPS
+from instance_nerfstudio.compat import UnavailableLPIPS, lpips_without_download
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.evaluation.metrics import view_metrics
 from instance_nerfstudio.hash_grid import use_hash_grids
@@ -84,12 +83,8 @@ class InstanceNerfactoModel(NerfactoModel):
     config: InstanceNerfactoModelConfig
 
     def populate_modules(self) -> None:
-        try:
+        with lpips_without_download():
             super().populate_modules()
-        except OSError:
-            # nerfacto's last step downloads AlexNet for LPIPS, and fails on a closed network. All else stands by then.
-            self.lpips = UnavailableLPIPS()
-            CONSOLE.print("LPIPS is not reported: its AlexNet weights are not here and can't be downloaded.")
         metadata = self.kwargs["metadata"]
         self.instance_head = self.config.instance_head.setup(
             geometry_dim=self.field.geo_feat_dim,

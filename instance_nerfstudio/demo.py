@@ -1,0 +1,165 @@
+"""`instance-nerf demo`: from nothing to a room whose objects keep their identity from every camera."""
+
+import json
+import shutil
+import warnings
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+from time import perf_counter
+from typing import Literal, cast
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from instance_nerfstudio import method_config
+from instance_nerfstudio.contact_sheet import write_contact_sheet
+from instance_nerfstudio.errors import InputError
+from instance_nerfstudio.export.atomic_folder import atomic_folder
+from instance_nerfstudio.export.export_masks import EXPORT_ENTRIES, ExportMasks
+from instance_nerfstudio.instance_trainer import InstanceTrainerConfig
+from instance_nerfstudio.masks.safe_files import write_atomically
+from instance_nerfstudio.training import train_quietly
+from rcnn.rooms import RoomConfig, make_room
+
+_SCORES = {
+    "psnr": "PSNR (dB)",
+    "instance_miou": "instance mIoU",
+    "pq": "PQ",
+    "pq_scene": "PQ^scene",
+}
+
+
+@dataclass(frozen=True)
+class DemoPreset:
+    """What the demo builds and trains on one kind of machine."""
+
+    config: InstanceTrainerConfig
+    """The method."""
+    room: RoomConfig
+    """The room."""
+    iterations: int
+    """Training iterations."""
+    instance_start_step: int
+    """Iteration from which the instance head trains."""
+    export_cameras: Literal["eval", "all"]
+    """Cameras whose masks are exported: rendering is slow without a GPU."""
+
+
+def demo_preset() -> DemoPreset:
+    """The preset for this machine: on a CUDA device a larger room, and masks of all its views."""
+    if torch.cuda.is_available():
+        return DemoPreset(
+            cast(InstanceTrainerConfig, method_config.instance_nerfacto.config),
+            RoomConfig(),
+            iterations=2000,
+            instance_start_step=400,
+            export_cameras="all",
+        )
+    return DemoPreset(
+        cast(InstanceTrainerConfig, method_config.instance_nerfacto_cpu.config),
+        RoomConfig(width=160, height=120),
+        iterations=1800,
+        instance_start_step=400,
+        export_cameras="eval",
+    )
+
+
+def run_demo(output_dir: Path) -> dict[str, float]:
+    """Builds the room, trains, evaluates, exports masks, and writes `contact_sheet.png` and `metrics.json`.
+
+    Args:
+        output_dir: gets everything. What an earlier demo left there is replaced, except its room if it is the same.
+
+    Returns:
+        What `metrics.json` holds: scores of the held-out views and seconds of each stage.
+    """
+    warnings.filterwarnings("ignore")  # of libraries under us, about their own future
+    console = Console()
+    preset = demo_preset()
+    output_dir = output_dir.resolve()
+    seconds: dict[str, float] = {}
+
+    start = perf_counter()
+    with _progress(console) as progress:
+        room = _room(output_dir / "room", preset.room, progress)
+    seconds["room"] = perf_counter() - start
+
+    config = deepcopy(preset.config)
+    config.output_dir, config.experiment_name = output_dir, "runs"
+    config.data = config.pipeline.datamanager.data = room
+    config.max_num_iterations = config.steps_per_save = preset.iterations
+    config.pipeline.model = replace(config.pipeline.model, instance_start_step=preset.instance_start_step)
+    shutil.rmtree(output_dir / "runs" / str(config.method_name), ignore_errors=True)
+    start = perf_counter()
+    with _progress(console) as progress:
+        trainer, _ = train_quietly(config, progress)
+    seconds["training"] = perf_counter() - start
+
+    pipeline = trainer.pipeline
+    start = perf_counter()
+    run = config.get_base_dir()
+    loader = pipeline.datamanager.fixed_indices_eval_dataloader
+    scores = pipeline.get_average_image_metrics(loader, "eval", output_path=run / "eval")
+    seconds["evaluation"] = perf_counter() - start
+
+    start = perf_counter()
+    export = ExportMasks(run / "config.yml", output_dir / "masks", cameras=preset.export_cameras, overwrite=True)
+    with atomic_folder(export.output_dir, export.overwrite, EXPORT_ENTRIES) as folder:
+        export.export(pipeline, folder)
+    seconds["export"] = perf_counter() - start
+
+    metrics = {key: value for key, value in scores.items() if "per_sec" not in key and key != "fps"}
+    metrics |= {f"seconds_{stage}": value for stage, value in seconds.items()}
+    metrics["seconds_total"] = sum(seconds.values())
+    write_contact_sheet(output_dir / "contact_sheet.png", run / "eval", pipeline.datamanager.instances, metrics)
+    write_atomically(output_dir / "metrics.json", json.dumps(metrics, indent=1).encode())
+
+    _print_summary(console, metrics, seconds)
+    console.print(f"Contact sheet  {output_dir / 'contact_sheet.png'}", soft_wrap=True)
+    console.print(f"Masks          {output_dir / 'masks'}", soft_wrap=True)
+    console.print("Look around in the room (choose `instances` as output type):", soft_wrap=True)
+    console.print(f"  ns-viewer --load-config {run / 'config.yml'}", soft_wrap=True, highlight=False)
+    return metrics
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description:>20}"), BarColumn(bar_width=50), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console)
+
+
+def _room(folder: Path, config: RoomConfig, progress: Progress) -> Path:
+    """The room of this configuration; one that is there already is as good as new: the same seed, the same bytes."""
+    note = folder / "room_config.json"
+    wanted = repr(config)
+    if note.is_file() and json.loads(note.read_text()) == wanted:
+        return folder
+    if folder.exists() and not note.is_file():
+        raise InputError(f"{folder}: exists and is no room of the demo; choose another --output-dir")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        make_room(folder, config, progress)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    write_atomically(note, json.dumps(wanted).encode())
+    return folder
+
+
+def _print_summary(console: Console, metrics: dict[str, float], seconds: dict[str, float]) -> None:
+    table = Table(title="Held-out views of the demo room")
+    table.add_column("score")
+    table.add_column("", justify="right")
+    table.add_column("stage")
+    table.add_column("seconds", justify="right")
+    scores = [
+        (title, f"{metrics[key]:.1f}" if key == "psnr" else f"{metrics[key]:.3f}") for key, title in _SCORES.items()
+    ]
+    stages = [(stage, f"{value:.1f}") for stage, value in seconds.items()]
+    for score, stage in zip_longest(
+        scores, [*stages, ("total", f"{metrics['seconds_total']:.1f}")], fillvalue=("", "")
+    ):
+        table.add_row(*score, *stage)
+    console.print(table)
