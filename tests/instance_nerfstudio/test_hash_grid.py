@@ -8,8 +8,9 @@ from copy import deepcopy
 import pytest
 import torch
 from nerfstudio.field_components.encodings import HashEncoding
+from nerfstudio.field_components.spatial_distortions import SceneContraction
 
-from instance_nerfstudio.hash_grid import HashGrid, use_hash_grids
+from instance_nerfstudio.hash_grid import CubicContraction, HashGrid, use_hash_grids
 
 
 def encodings(features: int, input_gradients: bool) -> tuple[HashEncoding, HashGrid]:
@@ -34,6 +35,19 @@ def test_matches_nerfstudio_forward_and_backward(features: int) -> None:
         output.backward(upstream)
     torch.testing.assert_close(ours.hash_table.grad, theirs.hash_table.grad)
     torch.testing.assert_close(inputs[1].grad, inputs[0].grad, atol=1e-4, rtol=1e-4)
+
+
+def test_contraction_matches_nerfstudio() -> None:
+    theirs = SceneContraction(order=float("inf"))
+    ours = deepcopy(theirs)
+    use_hash_grids(ours, input_gradients=True)
+    assert isinstance(ours, CubicContraction)
+    points = [(torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) * 3).requires_grad_() for _ in range(2)]
+    contracted = [contraction(x) for contraction, x in zip((theirs, ours), points, strict=True)]
+    torch.testing.assert_close(contracted[1], contracted[0])
+    for y in contracted:
+        y.square().sum().backward()
+    torch.testing.assert_close(points[1].grad, points[0].grad)
 
 
 def test_input_gradients_can_be_dropped() -> None:
