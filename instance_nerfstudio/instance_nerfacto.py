@@ -53,7 +53,7 @@ class InstanceNerfactoModelConfig(NerfactoModelConfig):
     """Whether the cross-entropy over labelled pixels is on."""
     instance_loss_mult: float = 1.0
     """Weight of the cross-entropy."""
-    use_label_regularization: bool = True
+    use_label_regularization: bool = False
     """Whether neighbouring pixels without a depth edge between them are drawn to the same label."""
     label_regularization_mult: float = 0.001
     """Weight of the label regularization."""
@@ -141,6 +141,7 @@ class InstanceNerfactoModel(NerfactoModel):
             start = 0 if self.frozen else self.config.instance_start_step
             self.instances_active = self.config.use_instances and step >= start
             sampler.use_patches = self.instances_active and self.config.use_label_regularization
+            sampler.use_boundaries = self.config.use_instances
 
         callbacks = [TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], activate_instances)]
         # A frozen field's proposals are trained: annealing them anew would flatten the samples.

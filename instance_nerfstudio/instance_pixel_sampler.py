@@ -1,4 +1,4 @@
-"""Samples pixels for the RGB and instance losses: some square patches first, then single pixels."""
+"""Samples pixels for the RGB and instance losses: patches, pixels near instance boundaries, and any pixels."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Int
 from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
 from torch import Tensor
+
+from instance_nerfstudio.instance_boundaries import boundary_pixels
 
 
 @dataclass
@@ -19,20 +21,27 @@ class InstancePixelSamplerConfig(PixelSamplerConfig):
     """Side of the square patches that the label regularization compares, in pixels."""
     patch_fraction: float = 0.25
     """Share of the rays that come in patches once the label regularization is on."""
+    boundary_fraction: float = 0.5
+    """Share of the rays drawn next to instance boundaries, where silhouettes and labels are decided."""
+    boundary_radius: int = 4
+    """How near a boundary counts as next to it, in pixels."""
 
 
 class InstancePixelSampler(PixelSampler):
     """nerfstudio's pixel sampler with patches and with labels of images of different sizes.
 
-    `use_patches` is switched by the model when its label regularization starts. A batch then begins with whole
-    patches, row by row, and says how many rays those are in `patch_rays`. Scenes with nerfstudio's per-image `mask`
-    get no patches: a patch could reach into pixels that must not be sampled.
+    A batch is: whole patches, row by row (`patch_rays` says how many rays those are); then pixels near instance
+    boundaries; then pixels drawn as nerfstudio does. The model switches `use_patches` on with its label regularization,
+    and `use_boundaries` off when it trains no instances. Scenes with nerfstudio's per-image `mask` get no patches: a
+    patch could reach into pixels that must not be sampled.
 
     nerfstudio 1.1.5 can't index a list of label maps (it tries `list[c, y, x]`), which mixed image sizes come as.
     """
 
     config: InstancePixelSamplerConfig
     use_patches: bool = False
+    use_boundaries: bool = True
+    _boundaries: tuple[Any, Int[Tensor, "pixels 3"]] | None = None
 
     def sample(self, image_batch: dict) -> dict:
         """Samples a batch of pixels from cached images.
@@ -51,6 +60,9 @@ class InstancePixelSampler(PixelSampler):
             patches = int(self.num_rays_per_batch * self.config.patch_fraction) // self.config.patch_size**2
         patch_rays = patches * self.config.patch_size**2
         indices[:patch_rays] = self._sample_patches(patches, sizes).to(indices)
+        if self.use_boundaries and "instances" in image_batch:
+            boundaries = self._sample_boundaries(image_batch)
+            indices[patch_rays : patch_rays + len(boundaries)] = boundaries[: len(indices) - patch_rays].to(indices)
 
         image, row, column = indices.unbind(dim=-1)
         batch: dict[str, Any] = {
@@ -84,6 +96,16 @@ class InstancePixelSampler(PixelSampler):
             group = sample(count, 1, *sizes[i], mask=mask, device=device)
             groups.append(torch.cat([torch.full_like(group[:, :1], i), group[:, 1:]], dim=-1))
         return torch.cat(groups)
+
+    def _sample_boundaries(self, image_batch: dict) -> Int[Tensor, "boundary_rays 3"]:
+        """Pixels near boundaries, found once per set of cached images; none where there is no boundary."""
+        labels = image_batch["instances"]
+        if self._boundaries is None or self._boundaries[0] is not labels:
+            pixels = boundary_pixels(labels, image_batch.get("mask"), self.config.boundary_radius)
+            self._boundaries = (labels, pixels)
+        pixels = self._boundaries[1]
+        count = int(self.num_rays_per_batch * self.config.boundary_fraction) if len(pixels) else 0
+        return pixels[torch.randint(max(len(pixels), 1), (count,), device=pixels.device)]
 
     def _sample_patches(self, count: int, sizes: list[torch.Size]) -> Int[Tensor, "patch_rays 3"]:
         """Patches of random images; border pixels repeat where an image is smaller than a patch."""
