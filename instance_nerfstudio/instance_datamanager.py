@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.data.pixel_samplers import PixelSamplerConfig
 
 from instance_nerfstudio.errors import InputError
@@ -50,7 +51,7 @@ class InstanceDataManager(VanillaDataManager[InstanceDataset]):
     def __init__(self, config: InstanceDataManagerConfig, *args: Any, **kwargs: Any) -> None:
         data = config.data or getattr(config.dataparser, "data", None)
         if data is not None:
-            _check_scene(Path(data))
+            _check_scene(Path(data), needs_transforms=isinstance(config.dataparser, NerfstudioDataParserConfig))
         super().__init__(config, *args, **kwargs)
 
     def create_train_dataset(self) -> InstanceDataset:
@@ -83,13 +84,15 @@ class InstanceDataManager(VanillaDataManager[InstanceDataset]):
         return InstanceDataset(outputs, self.config.camera_res_scale_factor, paths)
 
 
-def _check_scene(data: Path) -> None:
+def _check_scene(data: Path, needs_transforms: bool) -> None:
     """Finds what nerfstudio's dataparser would answer with a traceback, or not at all."""
     if not data.exists():
         raise InputError(f"{data}: no such folder; give the scene with --data")
     transforms = data if data.suffix == ".json" else data / "transforms.json"
     if not transforms.is_file():
-        return  # another dataparser's scene
+        if needs_transforms:
+            raise InputError(f"{transforms}: no such file; make one with ns-process-data, or name another dataparser")
+        return
     try:
         frames = json.loads(transforms.read_text())["frames"]
         poses = [(frame["file_path"], frame["transform_matrix"]) for frame in frames]

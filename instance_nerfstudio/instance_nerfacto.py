@@ -308,7 +308,7 @@ class InstanceNerfactoModel(NerfactoModel):
         # An integer output would stop nerfstudio's viewer: it has no colormap for it.
         outputs = self.render(camera, obb_box)
         outputs.pop("instance_ids", None)
-        return outputs
+        return {"rgb": outputs["rgb"], **outputs}  # the viewer opens with the first
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Tensor]

@@ -85,6 +85,8 @@ def _cpu() -> InstanceTrainerConfig:
     config.pipeline.model = replace(
         config.pipeline.model,
         implementation="torch",
+        # Few rays leave fog in front of the cameras; damping near gradients (Philip & Deschaintre 2023) clears it.
+        use_gradient_scaling=True,
         instance_start_step=800,
         num_levels=8,
         max_res=512,

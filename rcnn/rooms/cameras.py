@@ -158,8 +158,9 @@ def choose_cameras(
     nearest = np.full(len(poses), np.inf)
     enough = num_views / 4
     for _ in range(num_views):
-        # the less often a piece was seen the more it is worth; a view far from all others counts for itself
-        value = seen @ (4 / (1 + counts) ** 2 + (counts < enough)) + 3 * np.minimum(nearest, 1.0)
+        # the less often a piece was seen the more it is worth; copies of a view are worth less, but views overlap as
+        # those of somebody who walks around: fields need every surface from several near places
+        value = seen @ (4 / (1 + counts) ** 2 + (counts < enough)) + 6 * np.minimum(nearest, 0.4)
         value[chosen] = -np.inf
         best = int(np.argmax(value))
         chosen.append(best)
@@ -184,11 +185,11 @@ def _hold_out(poses: np.ndarray, seen: np.ndarray, count: int) -> tuple[int, ...
     covered = np.zeros(seen.shape[1], bool)
     remaining = seen.sum(0).astype(float)
     for _ in range(count):
-        to_training = np.delete(apart, chosen, axis=1).min(1)
+        to_training = np.partition(np.delete(apart, chosen, axis=1), 1, axis=1)[:, 1]  # to the second nearest
         to_chosen = apart[:, chosen].min(1) if chosen else np.full(len(poses), 2.0)
         value = 2.0 * (seen & ~covered).sum(1) + 0.2 * seen.sum(1) + np.minimum(to_chosen, 2.0)
         # neither a copy of a training view nor a corner that training never showed
-        value -= 4.0 * np.abs(to_training - 0.6)
+        value -= 6.0 * np.abs(to_training - 0.5)
         # never take the last views of a piece away from training
         value -= 100.0 * (seen & (remaining <= 2)).any(1)
         value[chosen] = -np.inf

@@ -1,0 +1,77 @@
+"""Pieces of the demo; the whole of it is run by CI as users run it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.progress import Progress
+
+from instance_nerfstudio import cli, demo
+from instance_nerfstudio.contact_sheet import write_contact_sheet
+from instance_nerfstudio.errors import InputError
+from instance_nerfstudio.masks.instances_json import InstanceInfo
+from instance_nerfstudio.masks.palette import colour_instances_uint8
+from rcnn.rooms import RoomConfig
+
+SCORES = {"psnr": 30.0, "instance_miou": 0.9, "pq": 0.8, "pq_scene": 0.85}
+
+
+def test_contact_sheet_has_a_row_per_view_and_a_legend(tmp_path: Path) -> None:
+    photo, rendered, truth, predicted, error = ((10, 20, 30), (40, 50, 60), (70, 80, 90), (100, 110, 120), (255, 0, 0))
+    for view in range(2):
+        for name, colours in (("img", (photo, rendered)), ("instances", (truth, predicted, error))):
+            picture = np.concatenate([np.full((24, 32, 3), colour, dtype=np.uint8) for colour in colours], axis=1)
+            Image.fromarray(picture).save(tmp_path / f"eval_{name}_{view:04d}.png")
+    infos = [InstanceInfo(id=5, category="sofa"), InstanceInfo(id=300, category="lamp")]
+    write_contact_sheet(tmp_path / "sheet.png", tmp_path, infos, SCORES)
+
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    middle = [(i * 2 + 1) * sheet.shape[1] // 10 for i in range(5)]
+    for y in (76 + 120, 76 + 240 + 6 + 120):  # the middle of either row
+        assert [tuple(sheet[y, x]) for x in middle] == [photo, rendered, truth, predicted, error]
+    below = {tuple(colour) for colour in sheet[76 + 2 * 246 :].reshape(-1, 3)}
+    assert {tuple(colour_instances_uint8(np.array(info.id))) for info in infos} <= below
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+def test_room_is_built_once_and_again_when_the_preset_changes(tmp_path: Path, monkeypatch) -> None:
+    built = []
+
+    def make_room(folder: Path, config: RoomConfig, progress: Progress) -> Path:
+        folder.mkdir()
+        built.append(config)
+        return folder
+
+    monkeypatch.setattr(demo, "make_room", make_room)
+    small, large = RoomConfig(width=64, height=48), RoomConfig()
+    for config in (small, small, large):
+        demo._room(tmp_path / "room", config, Progress(disable=True))
+    assert built == [small, large]
+
+
+def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "mine.txt").write_text("keep")
+    with pytest.raises(InputError, match="room"):
+        demo._room(tmp_path / "room", RoomConfig(), Progress(disable=True))
+    assert (tmp_path / "room" / "mine.txt").read_text() == "keep"
+
+
+def test_presets_fit_the_machine(monkeypatch) -> None:
+    for cuda, method, cameras in ((True, "instance-nerfacto", "all"), (False, "instance-nerfacto-cpu", "eval")):
+        monkeypatch.setattr(demo.torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        preset = demo.demo_preset()
+        assert (preset.config.method_name, preset.export_cameras) == (method, cameras)
+        assert preset.instance_start_step < preset.iterations
+
+
+def test_command_reports_an_error_in_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    def fail(_: Path) -> None:
+        raise InputError("room: no place")
+
+    monkeypatch.setattr(demo, "run_demo", fail)
+    monkeypatch.setattr("sys.argv", ["instance-nerf", "demo", "--output-dir", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == "error: room: no place"
