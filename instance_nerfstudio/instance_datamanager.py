@@ -14,7 +14,7 @@ from nerfstudio.data.pixel_samplers import PixelSamplerConfig
 
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.instance_dataset import InstanceDataset
-from instance_nerfstudio.instance_pixel_sampler import InstancePixelSamplerConfig
+from instance_nerfstudio.instance_pixel_sampler import InstancePixelSampler, InstancePixelSamplerConfig
 from instance_nerfstudio.masks.instance_masks import (
     InstanceInfo,
     find_instance_masks,
@@ -53,6 +53,12 @@ class InstanceDataManager(VanillaDataManager[InstanceDataset]):
         if data is not None:
             _check_scene(Path(data), needs_transforms=isinstance(config.dataparser, NerfstudioDataParserConfig))
         super().__init__(config, *args, **kwargs)
+
+    def setup_eval(self) -> None:
+        super().setup_eval()
+        # Held-out rays stand for the pictures they are drawn from: calibration and evaluation losses rely on it.
+        if isinstance(self.eval_pixel_sampler, InstancePixelSampler):
+            self.eval_pixel_sampler.use_boundaries = False
 
     def create_train_dataset(self) -> InstanceDataset:
         outputs = self.train_dataparser_outputs
@@ -95,7 +101,7 @@ def _check_scene(data: Path, needs_transforms: bool) -> None:
         return
     try:
         frames = json.loads(transforms.read_text())["frames"]
-        poses = [(frame["file_path"], frame["transform_matrix"]) for frame in frames]
+        poses = [(Path(frame["file_path"]), frame["transform_matrix"]) for frame in frames]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{transforms}: not a nerfstudio transforms.json ({error!r}); make one with ns-process-data"
@@ -105,7 +111,7 @@ def _check_scene(data: Path, needs_transforms: bool) -> None:
     for name, pose in poses:
         rows = pose if isinstance(pose, list) and all(isinstance(row, list) for row in pose) else []
         numbers = [x for row in rows for x in row]
-        if len(rows) not in (3, 4) or len(numbers) != 4 * len(rows):
+        if len(rows) not in (3, 4) or any(len(row) != 4 for row in rows):
             raise InputError(f"{transforms}: the pose of {name} is not a 4x4 matrix; repair or remove that frame")
         if not all(isinstance(x, int | float) and math.isfinite(x) for x in numbers):
             raise InputError(f"{transforms}: the pose of {name} is not finite; repair or remove that frame")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle, RaySamples
 from nerfstudio.data.scene_box import OrientedBox, SceneBox
@@ -160,6 +160,10 @@ class InstanceNerfactoModel(NerfactoModel):
             with_normals = self.config.predict_normals and not self.frozen
             with torch.enable_grad() if with_normals else nullcontext():
                 density, geometry = self.field.get_density(ray_samples)
+            if self.config.use_gradient_scaling:
+                density = scale_gradients_by_distance_squared({FieldHeadNames.DENSITY: density}, ray_samples)[
+                    FieldHeadNames.DENSITY
+                ]
             weights = ray_samples.get_weights(density)
             weights_list.append(weights)
             ray_samples_list.append(ray_samples)
@@ -168,7 +172,7 @@ class InstanceNerfactoModel(NerfactoModel):
                 "expected_depth": self.renderer_expected_depth(weights=weights, ray_samples=ray_samples),
             }
             if not (self.frozen and self.training):
-                outputs |= self._colour_outputs(ray_bundle, ray_samples, density, geometry, weights, with_normals)
+                outputs |= self._colour_outputs(ray_bundle, ray_samples, geometry, weights, with_normals)
             if self.training:
                 outputs["weights_list"] = weights_list
                 outputs["ray_samples_list"] = ray_samples_list
@@ -186,20 +190,17 @@ class InstanceNerfactoModel(NerfactoModel):
         self,
         ray_bundle: RayBundle,
         ray_samples: RaySamples,
-        density: Float[Tensor, "rays samples 1"],
         geometry: Float[Tensor, "rays samples features"],
         weights: Float[Tensor, "rays samples 1"],
         with_normals: bool,
     ) -> dict[str, Tensor]:
         """nerfacto's colour and, with `predict_normals`, its normals and their losses."""
         field_outputs = self.field.get_outputs(ray_samples, density_embedding=geometry)
-        field_outputs[FieldHeadNames.DENSITY] = density
         if with_normals:
             with torch.enable_grad():
                 field_outputs[FieldHeadNames.NORMALS] = self.field.get_normals()
         if self.config.use_gradient_scaling:
             field_outputs = scale_gradients_by_distance_squared(field_outputs, ray_samples)
-            weights = ray_samples.get_weights(field_outputs[FieldHeadNames.DENSITY])
         outputs = {"rgb": self.renderer_rgb(rgb=field_outputs[FieldHeadNames.RGB], weights=weights)}
         if with_normals:
             normals, predicted = field_outputs[FieldHeadNames.NORMALS], field_outputs[FieldHeadNames.PRED_NORMALS]
@@ -259,7 +260,7 @@ class InstanceNerfactoModel(NerfactoModel):
             metrics["distortion"] = distortion_loss(outputs["weights_list"], outputs["ray_samples_list"])
         self.camera_optimizer.get_metrics_dict(metrics)
         if "instance_logits" in outputs:
-            targets = self._targets(batch)
+            targets = self.instance_targets(batch)
             labelled = targets >= 0
             hits = (outputs["instance_logits"].argmax(-1) == targets) & labelled
             metrics["instance_accuracy"] = hits.sum() / labelled.sum().clamp(min=1)
@@ -274,7 +275,7 @@ class InstanceNerfactoModel(NerfactoModel):
         logits = outputs["instance_logits"]
         if self.config.use_instance_loss:
             losses["instance_loss"] = self.config.instance_loss_mult * instance_cross_entropy(
-                logits, self._targets(batch)
+                logits, self.instance_targets(batch)
             )
         if self.config.use_label_regularization and batch.get("patch_rays", 0):
             size = batch["patch_size"]
@@ -291,7 +292,8 @@ class InstanceNerfactoModel(NerfactoModel):
             )
         return losses
 
-    def _targets(self, batch: dict[str, Any]) -> Tensor:
+    def instance_targets(self, batch: dict[str, Any]) -> Int[Tensor, " rays"]:
+        """Logit index of each ray's label, -1 without one."""
         return self.instance_head.targets(batch["instances"][..., 0].to(self.device))
 
     @torch.no_grad()

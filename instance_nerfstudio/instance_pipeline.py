@@ -114,9 +114,12 @@ class InstancePipeline(VanillaPipeline):
         logits, targets = [], []
         for i in range(self.config.calibration_batches):
             rays, batch = next_batch(i)
-            target = self.model._targets(batch)
-            logits.append(self.model(rays)["instance_logits"][target >= 0])
-            targets.append(target[target >= 0])
+            target = self.model.instance_targets(batch)
+            ray_logits = self.model(rays)["instance_logits"]
+            usable = (target >= 0) & ray_logits.isfinite().all(dim=-1)
+            logits.append(ray_logits[usable])
+            targets.append(target[usable])
         self.model.keep_logits = False
         self.train(training)
-        self.model.instance_head.temperature.fill_(fit_temperature(torch.cat(logits), torch.cat(targets)))
+        if logits:
+            self.model.instance_head.temperature.fill_(fit_temperature(torch.cat(logits), torch.cat(targets)))

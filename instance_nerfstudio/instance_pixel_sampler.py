@@ -88,14 +88,17 @@ class InstancePixelSampler(PixelSampler):
         elif self.config.fisheye_crop_radius is not None:
             sample = self.sample_method_fisheye
         if isinstance(images, Tensor):
-            return sample(rays, len(images), *sizes[0], mask=image_batch.get("mask"), device=device)
+            mask = _two_copies(image_batch["mask"]) if "mask" in image_batch else None
+            indices = sample(rays, len(images), *sizes[0], mask=mask, device=device)
+            return torch.cat([indices[:, :1].clamp(max=len(images) - 1), indices[:, 1:]], dim=-1)
         chosen = torch.randint(len(images), (rays,)).sort().values
         groups = []
         for i, count in zip(*(x.tolist() for x in chosen.unique_consecutive(return_counts=True)), strict=True):
-            mask = image_batch["mask"][i][None] if "mask" in image_batch else None
+            mask = _two_copies(image_batch["mask"][i][None]) if "mask" in image_batch else None
             group = sample(count, 1, *sizes[i], mask=mask, device=device)
             groups.append(torch.cat([torch.full_like(group[:, :1], i), group[:, 1:]], dim=-1))
-        return torch.cat(groups)
+        # Shuffled, because patches and boundaries take the first rows.
+        return torch.cat(groups)[torch.randperm(rays)]
 
     def _sample_boundaries(self, image_batch: dict) -> Int[Tensor, "boundary_rays 3"]:
         """Pixels near boundaries, found once per set of cached images; none where there is no boundary."""
@@ -117,6 +120,11 @@ class InstancePixelSampler(PixelSampler):
         pixel = corner[:, None, None] + offset  # [patches, size, size, 2]
         pixel = torch.minimum(pixel, extent[:, None, None] - 1)
         return torch.cat([image[:, None, None, None].expand(*pixel.shape[:3], 1), pixel], dim=-1).view(-1, 3)
+
+
+def _two_copies(mask: Tensor) -> Tensor:
+    """A single image's mask twice, without copying: nerfstudio squeezes it, and then misses the image axis."""
+    return mask.expand(2, *mask.shape[1:]) if len(mask) == 1 else mask
 
 
 def _pick(maps: Tensor | list[Tensor], image: Tensor, row: Tensor, column: Tensor) -> Tensor:

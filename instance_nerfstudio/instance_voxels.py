@@ -1,6 +1,5 @@
 """Supervision of the instance field by a detector's 3D masks (Instance-NeRF, eq. 7)."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -64,9 +63,10 @@ def _read_detections(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             masks = np.asarray(data["masks"]).astype(bool)
             scores = np.asarray(data["scores"], dtype=np.float32)
             corners = [np.asarray(data[key], dtype=np.float32) for key in ("bbox_min", "bbox_max")]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not a detector output: masks, scores, bbox_min, bbox_max ({error})") from error
-    if masks.ndim != 4 or len(scores) != len(masks) or any(corner.shape != (3,) for corner in corners):
+    except Exception as error:  # a damaged file can raise nearly anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: no detector output with masks, scores, bbox_min and bbox_max ({reason})") from error
+    if masks.ndim != 4 or scores.shape != masks.shape[:1] or any(corner.shape != (3,) for corner in corners):
         raise InputError(f"{path}: masks must be (K, W, L, H) with K scores and two corners of 3 numbers")
     if not (np.isfinite(corners).all() and (corners[1] > corners[0]).all()):
         raise InputError(f"{path}: bbox_min must lie below bbox_max in every axis")

@@ -1,7 +1,6 @@
 """Reads the radiance field of another run, to keep it frozen under a new instance head."""
 
 import json
-import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,9 +29,10 @@ def load_radiance(model: "InstanceNerfactoModel", run: Path) -> None:
     _check_same_frame(model, checkpoint)
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)["pipeline"]
-    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged file can raise nearly anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{checkpoint}: not a readable nerfstudio checkpoint ({str(error).splitlines()[0]})"
+            f"{checkpoint}: not a readable nerfstudio checkpoint ({reason}); name another run or train it again"
         ) from error
     for part in _PARTS:
         prefix = f"_model.{part}."
@@ -64,8 +64,12 @@ def _check_same_frame(model: "InstanceNerfactoModel", checkpoint: Path) -> None:
     path = checkpoint.parent.parent / "dataparser_transforms.json"
     if not path.is_file():
         return
-    theirs = json.loads(path.read_text())
     transform, scale = model.world_to_scene
-    same = torch.allclose(torch.tensor(theirs["transform"]), transform.cpu().float(), atol=1e-4)
-    if not same or abs(theirs["scale"] - scale) > 1e-4 * abs(scale):
+    try:
+        theirs = json.loads(path.read_text())
+        their_transform, their_scale = torch.tensor(theirs["transform"], dtype=torch.float32), float(theirs["scale"])
+        same = torch.allclose(their_transform, transform.cpu().float(), atol=1e-4)
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise InputError(f"{path}: damaged ({error!r}); name another run or train it again") from error
+    if not same or abs(their_scale - scale) > 1e-4 * abs(scale):
         raise InputError(f"{path}: that run placed the scene differently; use its data and its dataparser options")
