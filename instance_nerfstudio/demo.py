@@ -62,8 +62,8 @@ def demo_preset() -> DemoPreset:
     return DemoPreset(
         cast(InstanceTrainerConfig, method_config.instance_nerfacto_cpu.config),
         RoomConfig(width=160, height=120),
-        iterations=1800,
-        instance_start_step=400,
+        iterations=2000,
+        instance_start_step=300,
         export_cameras="eval",
     )
 

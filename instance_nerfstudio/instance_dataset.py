@@ -67,8 +67,13 @@ class InstanceDataset(InputDataset):
         ids = sorted({int(i) for unique in found for i in unique if i > 0})
         if not ids:
             example = next((path for path in self.mask_paths if path is not None), None)
+            if example is None:
+                raise InputError(
+                    f"{self.image_filenames[0]}: neither this nor another training image has a mask; put masks named "
+                    "like the images into instance_masks/, or name their folder with --pipeline.datamanager.masks-dir"
+                )
             raise InputError(
-                f"{example.parent if example else 'instance_masks'}: the masks of all {len(found)} training images "
-                "hold background only; ids 1..65534 mark instances"
+                f"{example.parent}: the masks of all {len(found)} training images hold background only; "
+                "ids 1..65534 mark instances"
             )
         return ids

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import torch
 from nerfstudio.engine.optimizers import Optimizers
@@ -11,7 +12,9 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 
 from instance_nerfstudio.errors import InputError
+from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModelConfig
 from instance_nerfstudio.instance_pipeline import InstancePipeline
+from instance_nerfstudio.radiance_checkpoint import adopt_radiance_options
 
 WHOLE_RUN = 0
 """As `max_steps` of a learning rate schedule: it ends with the run, however long that is."""
@@ -38,6 +41,12 @@ class InstanceTrainer(Trainer):
             raise InputError(
                 "no CUDA device on this machine; train `instance-nerfacto-cpu`, or add --machine.device-type cpu"
             )
+        model = cast(InstanceNerfactoModelConfig, config.pipeline.model)
+        resumed = config.load_dir is not None or config.load_checkpoint is not None
+        if model.radiance_checkpoint is not None and not resumed:
+            adopt_radiance_options(model, model.radiance_checkpoint)
+            if local_rank == 0:
+                config.save_config()  # nerfstudio saved it before these options were known
         super().__init__(config, local_rank, world_size)
 
     def setup_optimizers(self) -> Optimizers:

@@ -80,7 +80,7 @@ def _cpu() -> InstanceTrainerConfig:
     config.machine = MachineConfig(device_type="cpu")
     config.max_num_iterations = 2500
     config.pipeline.datamanager = replace(
-        config.pipeline.datamanager, train_num_rays_per_batch=768, eval_num_rays_per_batch=768
+        config.pipeline.datamanager, train_num_rays_per_batch=1024, eval_num_rays_per_batch=1024
     )
     config.pipeline.model = replace(
         config.pipeline.model,
@@ -93,8 +93,8 @@ def _cpu() -> InstanceTrainerConfig:
         log2_hashmap_size=15,
         hidden_dim=32,
         hidden_dim_color=32,
-        num_nerf_samples_per_ray=20,
-        num_proposal_samples_per_ray=(48,),
+        num_nerf_samples_per_ray=16,
+        num_proposal_samples_per_ray=(40,),
         num_proposal_iterations=1,
         proposal_net_args_list=[
             {"hidden_dim": 16, "log2_hashmap_size": 14, "num_levels": 4, "max_res": 96, "use_linear": False}

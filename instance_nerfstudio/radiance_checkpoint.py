@@ -1,6 +1,8 @@
 """Reads the radiance field of another run, to keep it frozen under a new instance head."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +12,38 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from instance_nerfstudio.errors import InputError
 
 if TYPE_CHECKING:
-    from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModel
+    from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModel, InstanceNerfactoModelConfig
 
 _PARTS = ("field", "proposal_networks", "camera_optimizer")
+
+
+def adopt_radiance_options(config: "InstanceNerfactoModelConfig", run: Path) -> None:
+    """Sets the options in which nerfacto's runs usually differ from ours, as far as the run tells them.
+
+    Those are the appearance embedding, the camera optimizer, the hash grid of the field, and the initial density, which
+    scales all densities and stands in the run's config.yml alone. Sizes of the MLPs stay: they must be given alike.
+
+    Raises:
+        InputError: no readable checkpoint there.
+    """
+    checkpoint = find_checkpoint(run)
+    state = _read_state(checkpoint)
+    appearance = state.get("_model.field.embedding_appearance.embedding.weight")
+    config.use_appearance_embedding = appearance is not None
+    if appearance is not None:
+        config.appearance_embed_dim = appearance.shape[1]
+    if "_model.camera_optimizer.pose_adjustment" not in state:
+        config.camera_optimizer = replace(config.camera_optimizer, mode="off")
+    elif config.camera_optimizer.mode == "off":
+        config.camera_optimizer = replace(config.camera_optimizer, mode="SO3xR3")
+    for name in ("num_levels", "max_res", "log2_hashmap_size"):
+        if f"_model.field.{name}" in state:
+            setattr(config, name, int(state[f"_model.field.{name}"]))
+    # The file is YAML that constructs Python objects: it is searched, not loaded.
+    text = checkpoint.parent.parent / "config.yml"
+    found = re.search(r"^\s*average_init_density: ([-+.\deE]+)$", text.read_text(), re.M) if text.is_file() else None
+    if found:
+        config.average_init_density = float(found[1])
 
 
 def load_radiance(model: "InstanceNerfactoModel", run: Path) -> None:
@@ -27,13 +58,7 @@ def load_radiance(model: "InstanceNerfactoModel", run: Path) -> None:
     """
     checkpoint = find_checkpoint(run)
     _check_same_frame(model, checkpoint)
-    try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["pipeline"]
-    except Exception as error:  # a damaged file can raise nearly anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"{checkpoint}: not a readable nerfstudio checkpoint ({reason}); name another run or train it again"
-        ) from error
+    state = _read_state(checkpoint)
     for part in _PARTS:
         prefix = f"_model.{part}."
         own = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
@@ -57,6 +82,16 @@ def find_checkpoint(run: Path) -> Path:
     if not found:
         raise InputError(f"{run}: no checkpoint there; give a run folder that holds nerfstudio_models/step-*.ckpt")
     return found[-1]
+
+
+def _read_state(checkpoint: Path) -> dict[str, torch.Tensor]:
+    try:
+        return dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["pipeline"])
+    except Exception as error:  # a damaged file can raise nearly anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{checkpoint}: not a readable nerfstudio checkpoint ({reason}); name another run or train it again"
+        ) from error
 
 
 def _check_same_frame(model: "InstanceNerfactoModel", checkpoint: Path) -> None:

@@ -185,11 +185,11 @@ def _hold_out(poses: np.ndarray, seen: np.ndarray, count: int) -> tuple[int, ...
     covered = np.zeros(seen.shape[1], bool)
     remaining = seen.sum(0).astype(float)
     for _ in range(count):
-        to_training = np.partition(np.delete(apart, chosen, axis=1), 1, axis=1)[:, 1]  # to the second nearest
+        to_training = np.partition(np.delete(apart, chosen, axis=1), 2, axis=1)[:, 2]  # to the third nearest
         to_chosen = apart[:, chosen].min(1) if chosen else np.full(len(poses), 2.0)
         value = 2.0 * (seen & ~covered).sum(1) + 0.2 * seen.sum(1) + np.minimum(to_chosen, 2.0)
         # neither a copy of a training view nor a corner that training never showed
-        value -= 6.0 * np.abs(to_training - 0.5)
+        value -= 6.0 * np.abs(to_training - 0.6)
         # never take the last views of a piece away from training
         value -= 100.0 * (seen & (remaining <= 2)).any(1)
         value[chosen] = -np.inf

@@ -358,9 +358,6 @@ def test_head_trains_over_a_frozen_nerfacto(work: Path, nerfacto: Path) -> None:
     arguments = ["--data", "room", "--timestamp", "frozen", "--max-num-iterations", "40", *SIZES, *HEAD_SIZES]
     arguments += [*TWO_PROPOSALS, "--steps-per-eval-image", "100000", "--steps-per-save", "10"]
     arguments += ["--save-only-latest-checkpoint", "False"]
-    # nerfacto's defaults, where ours are others: a field can only be read into a model like its own.
-    arguments += ["--pipeline.model.use-appearance-embedding", "True"]
-    arguments += ["--pipeline.model.camera-optimizer.mode", "SO3xR3"]
     call(work, "ns-train", "instance-nerfacto", *arguments, "--pipeline.model.radiance-checkpoint", str(nerfacto))
     run = result_folder(work, "instance-nerfacto", "frozen")
     for part in ("field.", "proposal_networks.", "camera_optimizer."):

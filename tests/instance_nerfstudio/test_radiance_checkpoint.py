@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from instance_nerfstudio.errors import InputError
-from instance_nerfstudio.radiance_checkpoint import find_checkpoint, load_radiance
+from instance_nerfstudio.radiance_checkpoint import adopt_radiance_options, find_checkpoint, load_radiance
 
 PARTS = ("field", "proposal_networks", "camera_optimizer")
 
@@ -144,3 +144,21 @@ def test_damaged_checkpoints(make_pipeline, run, name):
 def test_damaged_frame(make_pipeline, run, text):
     (run / "dataparser_transforms.json").write_text(text)
     check_refused(make_pipeline().model, run, r"dataparser_transforms\.json: ")
+
+
+def test_options_that_a_run_tells_are_adopted(trained, make_config, shared_scene, tmp_path, run):
+    checkpoint = find_checkpoint(run)
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["pipeline"]["_model.field.embedding_appearance.embedding.weight"] = torch.zeros(4, 12)
+    saved["pipeline"]["_model.camera_optimizer.pose_adjustment"] = torch.zeros(4, 6)
+    saved["pipeline"]["_model.field.log2_hashmap_size"] = torch.tensor(17)
+    torch.save(saved, checkpoint)
+    (run / "config.yml").write_text("!!python/object:nobody.Loads\n  model:\n    average_init_density: 0.25\n")
+    model = make_config(shared_scene, tmp_path).pipeline.model
+    adopt_radiance_options(model, run)
+    assert (model.use_appearance_embedding, model.appearance_embed_dim) == (True, 12)
+    assert model.camera_optimizer.mode == "SO3xR3"
+    assert (model.log2_hashmap_size, model.average_init_density) == (17, 0.25)
+
+    adopt_radiance_options(model, trained.base_dir)
+    assert (model.use_appearance_embedding, model.camera_optimizer.mode) == (False, "off")
