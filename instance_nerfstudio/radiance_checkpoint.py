@@ -4,20 +4,17 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from instance_nerfstudio.errors import InputError
 
-if TYPE_CHECKING:
-    from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModel, InstanceNerfactoModelConfig
-
 _PARTS = ("field", "proposal_networks", "camera_optimizer")
 
 
-def adopt_radiance_options(config: "InstanceNerfactoModelConfig", run: Path) -> None:
+def adopt_radiance_options(config: NerfactoModelConfig, run: Path) -> None:
     """Sets the options in which nerfacto's runs usually differ from ours, as far as the run tells them.
 
     Those are the appearance embedding, the camera optimizer, the hash grid of the field, and the initial density, which
@@ -46,11 +43,11 @@ def adopt_radiance_options(config: "InstanceNerfactoModelConfig", run: Path) -> 
         config.average_init_density = float(found[1])
 
 
-def load_radiance(model: "InstanceNerfactoModel", run: Path) -> None:
+def load_radiance(model: NerfactoModel, run: Path) -> None:
     """Copies field, proposal networks and camera corrections of a `nerfacto` or `instance-nerfacto` run into `model`.
 
     Args:
-        model: model of the same sizes.
+        model: model of the same sizes, whose `metadata` holds the scene's `dataparser_transform` and `dataparser_scale`.
         run: the run's folder, its config.yml, or a .ckpt in it.
 
     Raises:
@@ -94,12 +91,13 @@ def _read_state(checkpoint: Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _check_same_frame(model: "InstanceNerfactoModel", checkpoint: Path) -> None:
+def _check_same_frame(model: NerfactoModel, checkpoint: Path) -> None:
     """A field is meaningless in another scene frame: other data, or other options of the dataparser."""
     path = checkpoint.parent.parent / "dataparser_transforms.json"
     if not path.is_file():
         return
-    transform, scale = model.world_to_scene
+    metadata = model.kwargs["metadata"]
+    transform, scale = metadata["dataparser_transform"], metadata["dataparser_scale"]
     try:
         theirs = json.loads(path.read_text())
         their_transform, their_scale = torch.tensor(theirs["transform"], dtype=torch.float32), float(theirs["scale"])
