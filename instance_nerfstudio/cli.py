@@ -1,6 +1,7 @@
 """The `instance-nerf` command."""
 
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class Demo:
 
     def main(self) -> None:
         """Runs the demo."""
+        warnings.filterwarnings("ignore")  # of libraries under us, about their own future, as soon as they load
         from instance_nerfstudio.demo import run_demo  # nerfstudio takes seconds to load: not for --help
 
         run_demo(self.output_dir)

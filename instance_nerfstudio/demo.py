@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import warnings
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -77,7 +76,6 @@ def run_demo(output_dir: Path) -> dict[str, float]:
     Returns:
         What `metrics.json` holds: scores of the held-out views and seconds of each stage.
     """
-    warnings.filterwarnings("ignore")  # of libraries under us, about their own future
     console = Console()
     preset = demo_preset()
     output_dir = output_dir.resolve()

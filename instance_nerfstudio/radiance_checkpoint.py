@@ -47,7 +47,7 @@ def load_radiance(model: NerfactoModel, run: Path) -> None:
     """Copies field, proposal networks and camera corrections of a `nerfacto` or `instance-nerfacto` run into `model`.
 
     Args:
-        model: model of the same sizes, whose `metadata` holds the scene's `dataparser_transform` and `dataparser_scale`.
+        model: model of the same sizes; its metadata holds the scene's `dataparser_transform` and `dataparser_scale`.
         run: the run's folder, its config.yml, or a .ckpt in it.
 
     Raises:
