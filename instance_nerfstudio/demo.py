@@ -79,6 +79,10 @@ def run_demo(output_dir: Path) -> dict[str, float]:
     console = Console()
     preset = demo_preset()
     output_dir = output_dir.resolve()
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{output_dir}: can't be created ({error.strerror}); choose another --output-dir") from error
     seconds: dict[str, float] = {}
 
     start = perf_counter()

@@ -58,6 +58,12 @@ def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "room" / "mine.txt").read_text() == "keep"
 
 
+def test_output_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("keep")
+    with pytest.raises(InputError, match=r"taken: can't be created .*--output-dir"):
+        demo.run_demo(tmp_path / "taken")
+
+
 def test_presets_fit_the_machine(monkeypatch) -> None:
     for cuda, method, cameras in ((True, "instance-nerfacto", "all"), (False, "instance-nerfacto-cpu", "eval")):
         monkeypatch.setattr(demo.torch.cuda, "is_available", lambda cuda=cuda: cuda)
