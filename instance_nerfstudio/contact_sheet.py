@@ -1,6 +1,6 @@
 """Draws the evaluation of a run as one picture: photo, rendered photo, instances, error."""
 
-import os
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from instance_nerfstudio.masks.instances_json import InstanceInfo
 from instance_nerfstudio.masks.palette import colour_instances_uint8
+from instance_nerfstudio.masks.safe_files import write_atomically
 
 _COLUMNS = ("photo (held out)", "rendered photo", "true instances", "rendered instances", "error")
 _INK = (32, 32, 36)
@@ -55,9 +56,9 @@ def write_contact_sheet(
             draw.rounded_rectangle((x, y + 3, x + 18, y + 19), 4, fill=colour)
             draw.text((x + 25, y), _label(info), _INK, body)
         y += line
-    partial = path.with_name(f".{path.name}.partial")
-    sheet.save(partial, format="PNG")
-    os.replace(partial, path)
+    encoded = io.BytesIO()
+    sheet.save(encoded, format="PNG")
+    write_atomically(path, encoded.getvalue())
 
 
 def _row(colour: Path, instances: Path) -> Image.Image:

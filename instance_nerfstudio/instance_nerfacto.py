@@ -32,7 +32,7 @@ from instance_nerfstudio.instance_pixel_sampler import InstancePixelSampler
 from instance_nerfstudio.instance_voxels import InstanceVoxels
 from instance_nerfstudio.losses import instance_cross_entropy, label_regularization
 from instance_nerfstudio.masks.palette import colour_instances, overlay
-from instance_nerfstudio.radiance_checkpoint import load_radiance
+from instance_nerfstudio.radiance_checkpoint import is_resumed, load_radiance
 
 
 @dataclass
@@ -121,8 +121,7 @@ class InstanceNerfactoModel(NerfactoModel):
         pipeline, trainer = training_callback_attributes.pipeline, training_callback_attributes.trainer
         assert pipeline is not None
         assert trainer is not None
-        resumed = trainer.config.load_dir is not None or trainer.config.load_checkpoint is not None
-        if self.config.radiance_checkpoint is not None and not resumed:
+        if self.config.radiance_checkpoint is not None and not is_resumed(trainer.config):
             load_radiance(self, self.config.radiance_checkpoint)
         known = set(self.instance_head.instance_ids.tolist())
         unknown = set(self.kwargs["metadata"]["instance_ids"].tolist()) - known

@@ -53,13 +53,16 @@ class InstancePixelSampler(PixelSampler):
             `image` [R, C], `instances` [R, 1], `indices` [R, 3] (camera, row, column), `patch_rays`, `patch_size`.
         """
         images = image_batch["image"]
-        sizes = [image.shape[:2] for image in images]
+        # Walking through a stack of hundreds of images would take longer than sampling it.
+        one_size = isinstance(images, Tensor)
+        sizes = [images.shape[1:3]] * len(images) if one_size else [image.shape[:2] for image in images]
         indices = self._sample_uniform(image_batch, sizes)
         patches = 0
         if self.use_patches and "mask" not in image_batch:
             patches = int(self.num_rays_per_batch * self.config.patch_fraction) // self.config.patch_size**2
         patch_rays = patches * self.config.patch_size**2
-        indices[:patch_rays] = self._sample_patches(patches, sizes).to(indices)
+        if patches:
+            indices[:patch_rays] = self._sample_patches(patches, sizes).to(indices)
         if self.use_boundaries and "instances" in image_batch:
             boundaries = self._sample_boundaries(image_batch)
             indices[patch_rays : patch_rays + len(boundaries)] = boundaries[: len(indices) - patch_rays].to(indices)

@@ -14,7 +14,7 @@ from nerfstudio.utils.decorators import check_main_thread
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModelConfig
 from instance_nerfstudio.instance_pipeline import InstancePipeline
-from instance_nerfstudio.radiance_checkpoint import adopt_radiance_options
+from instance_nerfstudio.radiance_checkpoint import adopt_radiance_options, is_resumed
 
 WHOLE_RUN = 0
 """As `max_steps` of a learning rate schedule: it ends with the run, however long that is."""
@@ -42,8 +42,7 @@ class InstanceTrainer(Trainer):
                 "no CUDA device on this machine; train `instance-nerfacto-cpu`, or add --machine.device-type cpu"
             )
         model = cast(InstanceNerfactoModelConfig, config.pipeline.model)
-        resumed = config.load_dir is not None or config.load_checkpoint is not None
-        if model.radiance_checkpoint is not None and not resumed:
+        if model.radiance_checkpoint is not None and not is_resumed(config):
             adopt_radiance_options(model, model.radiance_checkpoint)
             if local_rank == 0:
                 config.save_config()  # nerfstudio saved it before these options were known

@@ -6,12 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from instance_nerfstudio.errors import InputError
 
 _PARTS = ("field", "proposal_networks", "camera_optimizer")
+
+
+def is_resumed(config: TrainerConfig) -> bool:
+    """Whether a training continues an earlier run, which then brings its radiance field along."""
+    return config.load_dir is not None or config.load_checkpoint is not None
 
 
 def adopt_radiance_options(config: NerfactoModelConfig, run: Path) -> None:
