@@ -42,6 +42,8 @@ class DemoPreset:
     """The room."""
     iterations: int
     """Training iterations."""
+    rays_per_batch: int
+    """Training rays per iteration."""
     instance_start_step: int
     """Iteration from which the instance head trains."""
     export_cameras: Literal["eval", "all"]
@@ -55,6 +57,7 @@ def demo_preset() -> DemoPreset:
             cast(InstanceTrainerConfig, method_config.instance_nerfacto.config),
             RoomConfig(),
             iterations=2000,
+            rays_per_batch=8192,  # launches, not rays, take the time there
             instance_start_step=400,
             export_cameras="all",
         )
@@ -62,6 +65,7 @@ def demo_preset() -> DemoPreset:
         cast(InstanceTrainerConfig, method_config.instance_nerfacto_cpu.config),
         RoomConfig(width=160, height=120),
         iterations=2000,
+        rays_per_batch=1024,
         instance_start_step=300,
         export_cameras="eval",
     )
@@ -94,6 +98,7 @@ def run_demo(output_dir: Path) -> dict[str, float]:
     config.output_dir, config.experiment_name = output_dir, "runs"
     config.data = config.pipeline.datamanager.data = room
     config.max_num_iterations = config.steps_per_save = preset.iterations
+    config.pipeline.datamanager.train_num_rays_per_batch = preset.rays_per_batch
     config.pipeline.model = replace(config.pipeline.model, instance_start_step=preset.instance_start_step)
     shutil.rmtree(output_dir / "runs" / str(config.method_name), ignore_errors=True)
     start = perf_counter()

@@ -33,6 +33,8 @@ class InstanceDataManagerConfig(VanillaDataManagerConfig):
     """Samples pixels, and patches for the label regularization."""
     masks_dir: Path | None = None
     """Folder of the instance masks; by default `instance_masks/` in the scene."""
+    require_masks: bool = True
+    """Whether training on a scene without any mask is an error; never with `--pipeline.model.use-instances False`."""
 
 
 class InstanceDataManager(VanillaDataManager[InstanceDataset]):
@@ -71,7 +73,8 @@ class InstanceDataManager(VanillaDataManager[InstanceDataset]):
         path = find_instances_json(Path(self.get_datapath()), self.config.masks_dir)
         self.instances = read_instances_json(path) if path is not None else []
         ids = {info.id for info in self.instances}
-        if self.test_mode == "val":  # training: later commands take the ids from the checkpoint
+        labelled = self.config.require_masks or any(dataset.mask_paths)
+        if self.test_mode == "val" and labelled:  # training: later commands take the ids from the checkpoint
             ids |= set(dataset.scan_instance_ids())
         dataset.metadata["instance_ids"] = torch.tensor([0, *sorted(ids)], dtype=torch.int32)
         return dataset
@@ -84,9 +87,8 @@ class InstanceDataManager(VanillaDataManager[InstanceDataset]):
             raise InputError(f"{self.config.data}: a camera pose is not finite; remove or repair that frame")
         # Only training can't do without masks. Held-out views may have none.
         training = self.test_mode == "val" and outputs is self.train_dataparser_outputs
-        paths = find_instance_masks(
-            outputs.image_filenames, Path(self.get_datapath()), self.config.masks_dir, required=training
-        )
+        required = training and self.config.require_masks
+        paths = find_instance_masks(outputs.image_filenames, Path(self.get_datapath()), self.config.masks_dir, required)
         return InstanceDataset(outputs, self.config.camera_res_scale_factor, paths)
 
 

@@ -37,6 +37,11 @@ class InstancePipeline(VanillaPipeline):
     config: InstancePipelineConfig
     datamanager: InstanceDataManager
 
+    def __init__(self, config: InstancePipelineConfig, *args: Any, **kwargs: Any) -> None:
+        if not config.model.use_instances:
+            config.datamanager.require_masks = False
+        super().__init__(config, *args, **kwargs)
+
     @property
     def model(self) -> InstanceNerfactoModel:
         return super().model  # type: ignore[return-value]

@@ -54,6 +54,9 @@ instance_nerfacto = MethodSpecification(
                 # one (2 dB less).
                 distortion_loss_mult=0.0,
                 use_appearance_embedding=False,
+                # Fog in front of the cameras hides instances; damping near gradients (Philip & Deschaintre 2023) clears
+                # it: held-out mIoU is higher in every scene tried, also where PSNR is lower.
+                use_gradient_scaling=True,
                 # Poses that drift with the training views leave the held-out ones, and their masks, behind.
                 camera_optimizer=CameraOptimizerConfig(mode="off"),
             ),
@@ -86,8 +89,6 @@ def _cpu() -> InstanceTrainerConfig:
     config.pipeline.model = replace(
         config.pipeline.model,
         implementation="torch",
-        # Few rays leave fog in front of the cameras; damping near gradients (Philip & Deschaintre 2023) clears it.
-        use_gradient_scaling=True,
         instance_start_step=800,
         num_levels=8,
         max_res=512,

@@ -1,6 +1,7 @@
 """Evaluation over all views, and calibration."""
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.evaluation.calibration import fit_temperature
 from instance_nerfstudio.evaluation.metrics import InstanceMetrics
 from instance_nerfstudio.instance_pipeline import InstancePipeline
@@ -126,6 +128,18 @@ def test_evaluation_without_instances(make_pipeline):
     assert set(pipeline.get_average_eval_image_metrics()) == {"psnr", "ssim"} | SPEED
     metrics, _ = pipeline.get_eval_image_metrics_and_images(0)
     assert set(metrics) == {"psnr", "ssim", "num_rays"}
+
+
+def test_plain_radiance_field_needs_no_masks(scene, make_pipeline):
+    shutil.rmtree(scene / "instance_masks")
+    (scene / "instances.json").unlink(missing_ok=True)
+    with pytest.raises(InputError, match="no instance masks"):
+        make_pipeline(scene)
+    pipeline = make_pipeline(scene, use_instances=False)
+    _, losses, _ = pipeline.get_train_loss_dict(0)
+    assert "instance_loss" not in losses
+    assert "rgb_loss" in losses
+    assert set(pipeline.get_average_eval_image_metrics()) == {"psnr", "ssim"} | SPEED
 
 
 def test_one_image_and_one_batch_while_training(trained):
