@@ -2,11 +2,14 @@
 
     python tests/benchmarks/real_capture.py SCENE BOXES.json [--downscale 2] --output FOLDER
 
-A radiance field is trained first. Its depth puts every pixel of every photo into the world, where the oriented boxes of
-BOXES.json name the instance (an `instances.json` whose instances may consist of several boxes, `parts`, and grow by a
-`margin`): approximate masks, with the field's own errors in them. The field then stays frozen while the instance head
-trains on them. Scores compare held-out views with the masks made the same way: agreement, not truth. Look at
+A radiance field is trained first. Its depth puts every pixel of every photo into the world, where hand-placed boxes
+name the instance: approximate masks, with the field's own errors in them. The field then stays frozen while the
+instance head trains on them. Scores compare held-out views with masks made the same way: agreement, not truth. Look at
 FOLDER/contact_sheet.png.
+
+BOXES.json (`real_capture_boxes/` holds two) lists instances with `id`, `category`, `margin` (by which boxes grow on
+each side, per axis) and `parts`: boxes `[cx, cy, cz, w, l, h, yaw]`, or `center`, `size`, `rotation` with the box's
+axes as columns, in the frame of transforms.json.
 """
 
 import json
@@ -38,7 +41,7 @@ class RealCapture:
     scene: tyro.conf.Positional[Path]
     """Scene folder with transforms.json."""
     boxes: tyro.conf.Positional[Path]
-    """Oriented boxes, [cx, cy, cz, w, l, h, yaw], in the frame of transforms.json."""
+    """The instances' boxes."""
     output: Path
     """Folder for pictures and numbers."""
     downscale: int = 1
@@ -133,18 +136,21 @@ def write_masks(pipeline: Any, scene: Path, boxes: list[dict]) -> None:
 
 
 def ids_in_boxes(points: Float[ndarray, "height width 3"], boxes: list[dict]) -> Int32[ndarray, "height width"]:
-    """Id of the smallest box (or part of one) around each point, 0 outside all."""
-    parts = [
-        (np.asarray(obb, float), np.asarray(box.get("margin", 0.0), float), box["id"])
-        for box in boxes
-        for obb in box.get("parts", [box["obb"]])
-    ]
+    """Id of the smallest box around each point, 0 outside all."""
+    parts = [(*box_frame(part), np.asarray(box["margin"]), box["id"]) for box in boxes for part in box["parts"]]
     ids = np.zeros(points.shape[:2], np.int32)
-    for obb, margin, number in sorted(parts, key=lambda part: -math.prod(part[0][3:6])):
-        cosine, sine = math.cos(obb[6]), math.sin(obb[6])
-        axes = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
-        ids[(np.abs((points - obb[:3]) @ axes) <= obb[3:6] / 2 + margin).all(-1)] = number
+    for centre, size, axes, margin, number in sorted(parts, key=lambda part: -math.prod(part[1])):
+        ids[(np.abs((points - centre) @ axes) <= size / 2 + margin).all(-1)] = number
     return ids
+
+
+def box_frame(part: list[float] | dict[str, Any]) -> tuple[ndarray, ndarray, ndarray]:
+    """Centre, size, and a matrix whose columns are the box's axes in the world."""
+    if isinstance(part, dict):
+        return np.asarray(part["center"]), np.asarray(part["size"]), np.asarray(part["rotation"])
+    cosine, sine = math.cos(part[6]), math.sin(part[6])
+    axes = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+    return np.asarray(part[:3]), np.asarray(part[3:6]), axes
 
 
 if __name__ == "__main__":
