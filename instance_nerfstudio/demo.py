@@ -146,12 +146,15 @@ def _room(folder: Path, config: RoomConfig, progress: Progress) -> Path:
         return folder
     if folder.exists() and not note.is_file():
         raise InputError(f"{folder}: exists and is no room of the demo; choose another --output-dir")
-    shutil.rmtree(folder, ignore_errors=True)
+    partial = folder.with_name(f".{folder.name}-partial")
+    for old in (folder, partial):
+        shutil.rmtree(old, ignore_errors=True)
     try:
-        make_room(folder, config, progress)
+        make_room(partial, config, progress)
     except ValueError as error:
         raise InputError(str(error)) from error
-    write_atomically(note, json.dumps(wanted).encode())
+    write_atomically(partial / note.name, json.dumps(wanted).encode())
+    partial.rename(folder)  # with its note, or not at all
     return folder
 
 
