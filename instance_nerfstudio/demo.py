@@ -19,6 +19,7 @@ from instance_nerfstudio.contact_sheet import write_contact_sheet
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.export.atomic_folder import atomic_folder
 from instance_nerfstudio.export.export_masks import EXPORT_ENTRIES, ExportMasks
+from instance_nerfstudio.instance_datamanager import InstanceDataManagerConfig
 from instance_nerfstudio.instance_trainer import InstanceTrainerConfig
 from instance_nerfstudio.masks.safe_files import write_atomically
 from instance_nerfstudio.training import train_quietly
@@ -98,7 +99,8 @@ def run_demo(output_dir: Path) -> dict[str, float]:
     config.output_dir, config.experiment_name = output_dir, "runs"
     config.data = config.pipeline.datamanager.data = room
     config.max_num_iterations = config.steps_per_save = preset.iterations
-    config.pipeline.datamanager.train_num_rays_per_batch = preset.rays_per_batch
+    datamanager = cast(InstanceDataManagerConfig, config.pipeline.datamanager)
+    datamanager.train_num_rays_per_batch = preset.rays_per_batch
     config.pipeline.model = replace(config.pipeline.model, instance_start_step=preset.instance_start_step)
     shutil.rmtree(output_dir / "runs" / str(config.method_name), ignore_errors=True)
     start = perf_counter()

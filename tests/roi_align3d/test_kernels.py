@@ -1,0 +1,128 @@
+"""The Triton kernels without a GPU: run by Triton's interpreter, and compiled for a GPU that is not there."""
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from roi_cases import Case, make_case
+
+NAN = float("nan")
+# rotated, sampling_ratio, aligned, crop_and_resize
+RULES = [
+    (False, 2, True, False),
+    (False, -1, False, False),
+    (False, 1, True, True),
+    (True, 2, False, False),
+    (True, -1, True, False),
+]
+
+
+def compare_with_reference(case: Case, of_boxes: bool = True) -> None:
+    """Values and gradients of the kernels."""
+    from roi_align3d import kernels
+
+    features = [level.contiguous() for level in case.channels_last()]
+    arguments = (case.rois, case.pyramid, case.sampling)
+    expected = case.reference()
+    pooled = kernels.forward(features, *arguments).permute(0, 4, 1, 2, 3)
+    torch.testing.assert_close(pooled, expected, atol=1e-5, rtol=1e-5)
+    upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0))
+    *of_features, of_rois = case.reference_gradients(upstream)
+    gradient = upstream.permute(0, 2, 3, 4, 1)
+    sums = kernels.features_backward(gradient, [level.shape for level in features], *arguments)
+    for level, wanted in zip(sums, of_features, strict=True):
+        torch.testing.assert_close(level.permute(0, 4, 1, 2, 3), wanted, atol=1e-5, rtol=1e-5)
+    if of_boxes:
+        boxes = kernels.rois_backward(gradient, features, *arguments)
+        torch.testing.assert_close(boxes, of_rois, atol=1e-4, rtol=1e-4)
+
+
+def run_kernels() -> None:
+    """What the interpreter runs, in a process of its own."""
+    from roi_align3d import kernels
+
+    for seed, (rotated, sampling_ratio, aligned, crop) in enumerate(RULES):
+        case = make_case(
+            seed, channels=2, shape=(5, 4, 6), count=2, rotated=rotated, output_size=(2, 1, 2),
+            sampling_ratio=sampling_ratio, aligned=aligned, crop_and_resize=crop, largest=3.0,
+        )  # fmt: skip
+        compare_with_reference(case)
+    # Longer along z than one tile, more samples than are unrolled, and boxes of no use.
+    tall = make_case(0, shape=(3, 3, 40), levels=1, count=1, output_size=(1, 1, 3), sampling_ratio=9)
+    compare_with_reference(tall._replace(rois=torch.tensor([[1, 0.2, 0.3, 1.0, 1.4, 2.2, 38.3]])), of_boxes=False)
+    odd = torch.tensor(
+        [
+            [0, NAN, 1, 1, 2, 2, 2],
+            [0, 1, 1, 1, 1, 1, 1],
+            [1, 1, 1, 1, 1e30, 2, 2],
+            [0, -9e5, 0, 0, 9e5, 3, 3],
+        ]
+    )
+    compare_with_reference(make_case(count=1, output_size=(1, 1, 2), sampling_ratio=-1)._replace(rois=odd[:3]))
+    case = make_case(count=1, output_size=(1, 1, 2), sampling_ratio=-1, grids=1)
+    huge = kernels.forward([f.contiguous() for f in case.channels_last()], odd[3:], case.pyramid, case.sampling)
+    assert huge.abs().max() < 1e-3
+    unknown = torch.tensor([[1.0, 0, 0, 0, 2, 2, 2], [0.5, 0, 0, 0, 2, 2, 2]])
+    features = [f.contiguous() for f in case.channels_last()]
+    assert kernels.forward(features, unknown, case.pyramid, case.sampling).isnan().all()
+    sums = kernels.features_backward(
+        torch.ones(2, 1, 1, 2, 3), [f.shape for f in features], unknown, case.pyramid, case.sampling
+    )
+    assert all(level.eq(0).all() for level in sums)
+    print("kernels agree")
+
+
+def test_kernels_in_the_interpreter() -> None:
+    pytest.importorskip("triton")
+    # Triton reads the variable when it is imported, so it needs a process that has not imported it yet.
+    result = subprocess.run(
+        [sys.executable, __file__], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
+    )
+    assert "kernels agree" in result.stdout, result.stderr[-3000:]
+
+
+RULE = {"channels": 32, "P": 2, "Q": 2, "R": 3, "aligned": False, "crop": False, "block_c": 32}
+MATRIX = {"block_r": 16, "block_z": 16}
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "features", "constants"),
+    [
+        ("separable", "pool_forward", "fp16", {"levels": 3, "ratio": 0, "precision": "tf32", **MATRIX}),
+        ("separable", "pool_forward", "bf16", {"levels": 1, "ratio": 2, "precision": "ieee", **MATRIX}),
+        ("separable", "pool_backward", "fp32", {"levels": 3, "ratio": 0, "precision": "ieee", "shares": 2, **MATRIX}),
+        ("gather", "pool_samples", "fp16", {"levels": 3, "ratio": 0, "task": 0, "columns": 8, "block_r": 4}),
+        ("gather", "pool_samples", "fp32", {"levels": 3, "ratio": 2, "task": 1, "columns": 8, "block_r": 4}),
+        ("gather", "pool_samples", "bf16", {"levels": 3, "ratio": 0, "task": 2, "columns": 7, "block_r": 4}),
+    ],
+)
+def test_kernels_compile(module: str, name: str, features: str, constants: dict[str, Any]) -> None:
+    """The interpreter takes much that the compiler does not."""
+    pytest.importorskip("triton")
+    import importlib
+
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    kernel = getattr(importlib.import_module(f"roi_align3d.kernels.{module}"), name)
+    constants = RULE | constants
+    types = {
+        "grids": (f"*{features}",) * constants["levels"],
+        "table": ("fp32",) * (5 * constants["levels"]),
+        "batches": "i32",
+        "rois": "*fp32",
+        "out": f"*{features}" if constants.get("task") != 2 else "*fp32",
+        "gradient": f"*{features}",
+    }
+    signature = {argument: "constexpr" if argument in constants else types[argument] for argument in kernel.arg_names}
+    source = ASTSource(kernel, signature, {(kernel.arg_names.index(key),): value for key, value in constants.items()})
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": False})
+    assert name in compiled.asm["ptx"]
+
+
+if __name__ == "__main__":
+    run_kernels()
