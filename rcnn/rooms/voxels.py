@@ -2,7 +2,9 @@
 
 Voxel i covers [i, i + 1) in voxel units, its centre is `min + (i + 0.5) * edge`. A voxel belongs to a piece when its
 centre lies inside one of the piece's solids, or when the piece's surface passes through it and no piece has its centre;
-so leaves and screens thinner than a voxel are there too.
+so leaves and screens thinner than a voxel are there too. Models made by hand are not always solid: a vertical line that
+enters a piece more often than it leaves it says nothing about inside and outside, so there a voxel is inside when the
+piece's surface and the floor enclose it.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from rcnn.rooms.layout import Piece
 
@@ -41,8 +44,10 @@ def voxelise(pieces: Sequence[Piece], size: np.ndarray, resolution: int) -> Voxe
         high = np.clip(np.ceil(piece.mesh.bounds()[1] / edge).astype(int) + 1, 1, shape)
         window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         corners = piece.mesh.vertices[piece.mesh.faces] / edge - low
-        inside = _inside(corners, high - low)
+        inside, unbalanced = _crossings(corners, high - low)
         surface = _surface(corners, high - low)
+        if unbalanced.any():
+            inside = np.where(unbalanced[..., None], _enclosed(surface > 0), inside)
         ids, counts = instances[window], surface_count[window]
         # where two pieces touch, the one with its centre there wins, then the one with more surface
         touched = (surface > counts) & ~inside
@@ -54,7 +59,21 @@ def voxelise(pieces: Sequence[Piece], size: np.ndarray, resolution: int) -> Voxe
 
 
 def _inside(corners: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    """Voxels (W, L, H) bool whose centres have a positive winding number; corners (F, 3, 3) in voxel units.
+    """Voxels (W, L, H) bool whose centres have a positive winding number; corners (F, 3, 3) in voxel units."""
+    return _crossings(corners, shape)[0]
+
+
+def _enclosed(surface: np.ndarray) -> np.ndarray:
+    """(W, L, H) bool: voxels without surface that cannot be reached from above or from the sides, only from below."""
+    outside = np.pad(~surface, ((1, 1), (1, 1), (0, 1)), constant_values=True)
+    seed = np.zeros_like(outside)
+    seed[[0, -1]] = seed[:, [0, -1]] = seed[..., -1] = True
+    reached = ndimage.binary_propagation(seed, mask=outside)
+    return ~reached[1:-1, 1:-1, :-1] & ~surface
+
+
+def _crossings(corners: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels (W, L, H) bool with a positive winding number, and columns (W, L) bool that do not end at zero.
 
     Solids of one piece may overlap: crossing into a second one only raises the winding number.
     """
@@ -79,7 +98,8 @@ def _inside(corners: np.ndarray, shape: np.ndarray) -> np.ndarray:
     winding = np.zeros((shape[0], shape[1], shape[2] + 1), np.int32)
     # going up, a face that looks down is where a solid begins
     np.add.at(winding, (column[:, 0], column[:, 1], level), -np.sign(area[triangle]).astype(np.int32))
-    return np.cumsum(winding, axis=2)[:, :, :-1] > 0
+    total = np.cumsum(winding, axis=2)
+    return total[:, :, :-1] > 0, total[:, :, -1] != 0
 
 
 def _spread(first: np.ndarray, extent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
