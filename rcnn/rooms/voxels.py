@@ -65,11 +65,11 @@ def _inside(corners: np.ndarray, shape: np.ndarray) -> np.ndarray:
 
 def _enclosed(surface: np.ndarray) -> np.ndarray:
     """(W, L, H) bool: voxels without surface that cannot be reached from above or from the sides, only from below."""
-    outside = np.pad(~surface, ((1, 1), (1, 1), (0, 1)), constant_values=True)
-    seed = np.zeros_like(outside)
+    free = np.pad(~surface, ((1, 1), (1, 1), (0, 1)), constant_values=True)
+    seed = np.zeros_like(free)
     seed[[0, -1]] = seed[:, [0, -1]] = seed[..., -1] = True
-    reached = ndimage.binary_propagation(seed, mask=outside)
-    return ~reached[1:-1, 1:-1, :-1] & ~surface
+    reached = ndimage.binary_propagation(seed, mask=free)
+    return ~np.asarray(reached, bool)[1:-1, 1:-1, :-1] & ~surface
 
 
 def _crossings(corners: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
