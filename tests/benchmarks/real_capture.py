@@ -46,6 +46,8 @@ class RealCapture:
     """Folder for pictures and numbers."""
     downscale: int = 1
     """Photos are reduced by this factor."""
+    doubt: float = 0.05
+    """Points outside all boxes but this close to one stay unlabelled: depth is not exact."""
     radiance_iterations: int = 5000
     """Iterations of the radiance field."""
     instance_iterations: int = 2000
@@ -67,7 +69,7 @@ class RealCapture:
             scene = reduced_copy(self.scene, Path(folder) / self.scene.name, self.downscale)
             radiance, seconds = self.train(scene, Path(folder), self.radiance_iterations, use_instances=False)
             metrics = {"psnr_radiance": self.evaluate(radiance)["psnr"], "seconds_radiance": seconds}
-            write_masks(radiance.pipeline, scene, records)
+            write_masks(radiance.pipeline, scene, records, self.doubt)
             run = radiance.config.get_base_dir()
             head, seconds = self.train(scene, Path(folder), self.instance_iterations, radiance_checkpoint=run)
             metrics |= self.evaluate(head, self.output / "eval") | {"seconds_instances": seconds}
@@ -117,10 +119,10 @@ def reduced_copy(scene: Path, folder: Path, factor: int) -> Path:
 
 
 @torch.no_grad()
-def write_masks(pipeline: Any, scene: Path, boxes: list[dict]) -> None:
+def write_masks(pipeline: Any, scene: Path, boxes: list[dict], doubt: float) -> None:
     """Masks of all photos, from the radiance field's depth and the boxes."""
     from instance_nerfstudio.export.views import dataset_views, scene_to_world
-    from instance_nerfstudio.masks.instance_masks import write_instance_mask
+    from instance_nerfstudio.masks.instance_masks import UNLABELLED, write_instance_mask
 
     transform, scale = pipeline.model.world_to_scene
     views = dataset_views(pipeline.datamanager, pipeline.model.camera_optimizer, "all")
@@ -132,12 +134,15 @@ def write_masks(pipeline: Any, scene: Path, boxes: list[dict]) -> None:
         points = rays.origins + rays.directions * depth
         world = scene_to_world(points.reshape(-1, 3), transform, scale).reshape(points.shape)
         ids = ids_in_boxes(world.numpy(), boxes)
+        ids[(ids == 0) & (ids_in_boxes(world.numpy(), boxes, doubt) > 0)] = UNLABELLED
         write_instance_mask(scene / "instance_masks" / f"{view.name}.png", ids)
 
 
-def ids_in_boxes(points: Float[ndarray, "height width 3"], boxes: list[dict]) -> Int32[ndarray, "height width"]:
-    """Id of the smallest box around each point, 0 outside all."""
-    parts = [(*box_frame(part), np.asarray(box["margin"]), box["id"]) for box in boxes for part in box["parts"]]
+def ids_in_boxes(
+    points: Float[ndarray, "height width 3"], boxes: list[dict], extra: float = 0.0
+) -> Int32[ndarray, "height width"]:
+    """Id of the smallest box around each point, 0 outside all; boxes grow by their own margin and `extra`."""
+    parts = [(*box_frame(part), np.asarray(box["margin"]) + extra, box["id"]) for box in boxes for part in box["parts"]]
     ids = np.zeros(points.shape[:2], np.int32)
     for centre, size, axes, margin, number in sorted(parts, key=lambda part: -math.prod(part[1])):
         ids[(np.abs((points - centre) @ axes) <= size / 2 + margin).all(-1)] = number
