@@ -33,8 +33,8 @@ def make_assets(
         raise ValueError(f"--max-faces must be at least 100, got {max_faces}")
     if Path(out).is_dir():
         raise ValueError(f"{out} is a folder: name the file to write")
-    try:
-        import meshoptimizer  # noqa: F401, before anything is downloaded
+    try:  # before anything is downloaded
+        import meshoptimizer  # noqa: F401 # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ValueError("decimating models needs meshoptimizer: pip install 'instance-nerf[assets]'") from None
     console = Console(stderr=True)

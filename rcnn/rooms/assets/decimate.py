@@ -26,7 +26,7 @@ def decimate(model: Model, max_faces: int) -> Model:
     Raises ValueError with the remedy when meshoptimizer is not installed.
     """
     try:
-        import meshoptimizer
+        import meshoptimizer  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ValueError("decimating models needs meshoptimizer: pip install 'instance-nerf[assets]'") from None
 
