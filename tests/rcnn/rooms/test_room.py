@@ -22,11 +22,17 @@ def tiny_room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_room(tmp_path_factory.mktemp("rooms") / "tiny", TINY)
 
 
+def _image(path: Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    picture = cv2.imread(str(path), flags)
+    assert picture is not None, path
+    return picture
+
+
 def _read(room: Path) -> tuple[dict[str, Any], list[dict[str, Any]], list[np.ndarray]]:
     transforms = json.loads((room / "transforms.json").read_text())
     instances = json.loads((room / "instances.json").read_text())["instances"]
     names = [Path(frame["file_path"]).name for frame in transforms["frames"]]
-    masks = [cv2.imread(str(room / "instance_masks" / name), cv2.IMREAD_UNCHANGED) for name in names]
+    masks = [_image(room / "instance_masks" / name, cv2.IMREAD_UNCHANGED) for name in names]
     return transforms, instances, masks
 
 
@@ -50,7 +56,7 @@ def test_files_fit_together(tiny_room: Path):
     assert sorted(transforms["train_filenames"] + held_out) == [frame["file_path"] for frame in transforms["frames"]]
     pixels = np.zeros(len(instances) + 1, int)
     for frame, mask in zip(transforms["frames"], masks, strict=True):
-        picture = cv2.imread(str(tiny_room / frame["file_path"]))
+        picture = _image(tiny_room / frame["file_path"])
         assert picture.shape == (TINY.height, TINY.width, 3)
         assert mask.shape == (TINY.height, TINY.width)
         assert mask.dtype == np.uint16
@@ -61,7 +67,7 @@ def test_files_fit_together(tiny_room: Path):
 
 def test_pictures_are_exposed_and_textured(tiny_room: Path):
     for path in sorted((tiny_room / "images").iterdir()):
-        picture = cv2.imread(str(path)).astype(float)
+        picture = _image(path).astype(float)
         assert 90 < picture.mean() < 215, path.name
         assert picture.std() > 20, path.name
         assert (picture.min(axis=2) >= 254).mean() < 0.25, path.name
