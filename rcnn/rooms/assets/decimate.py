@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from rcnn.rooms.assets.clean import drop_useless_faces
+from rcnn.rooms.assets.clean import WELD_TOLERANCE, drop_useless_faces
 from rcnn.rooms.assets.model import Model
 from rcnn.rooms.mesh import weld
 
@@ -69,7 +69,7 @@ def decimate(model: Model, max_faces: int) -> Model:
 
 def _split_vertices(model: Model) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Vertices (V, 3) that differ in place, texture coordinates (V, 2) or surface (V,), and faces (F, 3) of them."""
-    place = weld(model.vertices, 1e-6 * max(model.info.size))
+    place = weld(model.vertices, WELD_TOLERANCE * max(model.info.size))
     corner_uv = model.uv.reshape(-1, 2)
     surface = np.repeat(model.surface_of_face, 3)
     key = np.stack([place[model.faces.ravel()], *np.round(corner_uv.T * 65536), surface], 1)
