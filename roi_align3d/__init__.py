@@ -1,6 +1,6 @@
 """RoIAlign in 3D for PyTorch: averaged trilinear pooling of boxes in voxel grids.
 
-Needs only torch; on CUDA it runs as Triton kernels, which come with torch, and on CPUs without a compiler.
+Needs torch and jaxtyping; on CUDA it runs as Triton kernels, which come with torch, and on CPUs without a compiler.
 """
 
 from roi_align3d.multiscale_roi_align import MultiScaleRoIAlign3D, multiscale_roi_align_3d

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import cv2
 import numpy as np
 
 from rcnn.rooms.raycast import RayCaster
@@ -93,3 +95,11 @@ def _shade(
 def _encode(linear: np.ndarray) -> np.ndarray:
     srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
     return np.clip(np.rint(255 * srgb), 0, 255).astype(np.uint8)
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Writes a picture in OpenCV's channel order, or a 16-bit map."""
+    encoded, data = cv2.imencode(".png", image)
+    if not encoded:
+        raise RuntimeError(f"cannot encode {path.name}")
+    path.write_bytes(data.tobytes())  # unlike cv2.imwrite, says so when the disk is full

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from rich.progress import Progress
 
@@ -19,7 +18,7 @@ from rcnn.rooms.cameras import CameraConfig, CameraPlan, choose_cameras, focal_l
 from rcnn.rooms.irradiance import IrradianceConfig, bake_irradiance, choose_exposure
 from rcnn.rooms.layout import Piece, furnish
 from rcnn.rooms.raycast import core_count, ray_pool
-from rcnn.rooms.render import Lighting, Pinhole, render_view
+from rcnn.rooms.render import Lighting, Pinhole, render_view, write_png
 from rcnn.rooms.scene import build_scene
 from rcnn.rooms.textures import paint_textures
 from rcnn.rooms.voxels import voxelise
@@ -108,8 +107,8 @@ def _build(folder: Path, config: RoomConfig, advance: Callable[[float], Any]) ->
         lighting = Lighting(irradiance, choose_exposure(scene, irradiance))
         jobs = [(pose, camera, lighting, config.samples_per_pixel) for pose in plan.poses]
         for number, (picture, ids) in enumerate(pool.map(render_view, jobs)):
-            _write_png(folder / "images" / f"{number:04d}.png", picture[..., ::-1])
-            _write_png(folder / "instance_masks" / f"{number:04d}.png", ids.astype(np.uint16))
+            write_png(folder / "images" / f"{number:04d}.png", picture[..., ::-1])
+            write_png(folder / "instance_masks" / f"{number:04d}.png", ids.astype(np.uint16))
             pixels += np.bincount(ids.ravel(), minlength=len(pixels))
             advance(0.64 / len(jobs))
     grid = voxelise(room.pieces, scene.size, config.voxel_resolution)
@@ -172,10 +171,3 @@ def _transforms(plan: CameraPlan, camera: Pinhole, room_bbox: list[list[float]])
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def _write_png(path: Path, image: np.ndarray) -> None:
-    encoded, data = cv2.imencode(".png", image)
-    if not encoded:
-        raise RuntimeError(f"cannot encode {path.name}")
-    path.write_bytes(data.tobytes())  # unlike cv2.imwrite, says so when the disk is full

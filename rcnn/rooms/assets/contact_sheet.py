@@ -16,7 +16,7 @@ from rcnn.rooms.irradiance import IrradianceConfig, bake_irradiance, choose_expo
 from rcnn.rooms.layout import FurnishedRoom, place
 from rcnn.rooms.mesh import Material, hex_colour, join
 from rcnn.rooms.raycast import RayPool, ray_pool
-from rcnn.rooms.render import Lighting, Pinhole, render_view
+from rcnn.rooms.render import Lighting, Pinhole, render_view, write_png
 from rcnn.rooms.scene import build_scene
 from rcnn.rooms.shapes import sheet
 from rcnn.rooms.shell import AreaLight, Shell
@@ -111,9 +111,6 @@ def contact_sheets(
         chosen += [blank] * (-len(chosen) % columns)
         grid = [np.concatenate(chosen[k : k + columns], axis=1) for k in range(0, len(chosen), columns)]
         path = folder / f"{pack.path.stem}_{page:02d}.png"
-        encoded, data = cv2.imencode(".png", np.concatenate(grid)[..., ::-1])
-        if not encoded:
-            raise RuntimeError(f"cannot encode {path}")
-        path.write_bytes(data.tobytes())
+        write_png(path, np.concatenate(grid)[..., ::-1])
         paths.append(path)
     return paths

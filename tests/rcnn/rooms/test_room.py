@@ -99,7 +99,7 @@ def test_boxes_hold_the_voxels_of_their_instance(tiny_room: Path):
 
 def test_interrupted_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     calls = 0
-    write = room_module._write_png
+    write = room_module.write_png
 
     def interrupt(path: Path, image: np.ndarray) -> None:
         nonlocal calls
@@ -109,7 +109,7 @@ def test_interrupted_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         write(path, image)
 
     monkeypatch.setattr(room_module, "bake_irradiance", lambda pool, scene, *_: np.ones_like(scene.vertices))
-    monkeypatch.setattr(room_module, "_write_png", interrupt)
+    monkeypatch.setattr(room_module, "write_png", interrupt)
     with pytest.raises(KeyboardInterrupt):
         make_room(tmp_path / "parent" / "room", TINY)
     assert calls == 4
