@@ -14,7 +14,7 @@ from roi_align3d.kernels import gather, separable
 from roi_align3d.sampling import Pyramid, Sampling
 
 _CHANNELS = 64  # per program at most
-_RUN = 16  # voxels along z that a program of the separable kernels handles at once
+_ROWS = 16  # bins, or voxels, that a program of the separable kernels handles at once
 _SHARES = 4  # programs per RoI and channel block in the separable backward pass
 _LAUNCH = {"num_warps": 4, "enable_fp_fusion": False}
 
@@ -32,8 +32,10 @@ def forward(
         if rois.shape[1] == 8:
             _gather(gather.FORWARD, out, out, features, rois, pyramid, sampling)
         else:
-            options = _separable(features[0].shape[4], sampling, features[0].dtype)
-            grid = (len(rois) * sampling.output_size[0], triton.cdiv(out.shape[-1], options["block_c"]))
+            _, q, r = sampling.output_size
+            options = _blocks(out.shape[-1], q * r)
+            chunks = triton.cdiv(q * r, options["block_rows"])
+            grid = (len(rois) * chunks, triton.cdiv(out.shape[-1], options["block_c"]))
             with torch.cuda.device_of(out):
                 separable.pool_forward[grid](
                     out,
@@ -60,7 +62,7 @@ def features_backward(
         if rois.shape[1] == 8:
             _gather(gather.FEATURES, gradient, gradient, sums, rois, pyramid, sampling)
         else:
-            options = _separable(gradient.shape[-1], sampling, gradient.dtype)
+            options = _blocks(gradient.shape[-1], _ROWS)
             grid = (len(rois) * _SHARES, triton.cdiv(gradient.shape[-1], options["block_c"]))
             with torch.cuda.device_of(gradient):
                 separable.pool_backward[grid](
@@ -120,12 +122,9 @@ def _rule(levels: Sequence[Tensor], sampling: Sampling) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _separable(channels: int, sampling: Sampling, dtype: torch.dtype) -> dict[str, Any]:
-    """Block sizes of the separable kernels; matrix products want 16 rows. tf32 rounds finer than fp16 and bf16."""
-    precision = "ieee" if dtype == torch.float32 else "tf32"
-    block_r = max(triton.next_power_of_2(sampling.output_size[2]), 16)
-    block_c = max(_channel_block(channels), 16)
-    return {"block_r": block_r, "block_z": _RUN, "block_c": block_c, "precision": precision}
+def _blocks(channels: int, rows: int) -> dict[str, Any]:
+    """Block sizes of the separable kernels."""
+    return {"block_rows": min(triton.next_power_of_2(rows), _ROWS), "block_c": _channel_block(channels)}
 
 
 def _channel_block(channels: int) -> int:

@@ -1,8 +1,10 @@
-"""Axis-aligned RoIs: a voxel's weight is a product of one per axis, so each voxel is read or written once per bin row.
+"""Axis-aligned RoIs: a voxel's weight in a bin is a product of one per axis, and overlapping samples share their voxels.
 
-Forward, a program owns one (RoI, x bin) and a block of channels: it sums the x and y taps of a y bin into a run of
-voxels along z, which a small matrix product turns into all z bins. Backward, a program owns a share of a RoI's x
-planes: it gathers the gradient of the bins that read a voxel column, so each voxel gets one atomic addition per RoI.
+Forward, a program owns rows of (y, z) bins of a RoI and walks along x: every voxel that a bin's samples touch is read
+once per bin, and neighbouring bins find it in the L1 cache. Backward, a program owns voxels of a RoI's footprint and
+gathers from the bins that read them, so each voxel gets one atomic addition per RoI.
+
+Weights are sums of linear hat functions around the samples (Jaderberg et al. 2015, eq. 5), clamped to the grid.
 """
 # Triton reads the kernels itself; their types are not Python's.
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportOptionalOperand=false
@@ -25,84 +27,108 @@ from roi_align3d.kernels.geometry import (
 
 
 @triton.jit
-def _share(position, voxel, extent):
-    """What of a sample at `position`, clamped to the grid, falls to `voxel`."""
-    position = tl.minimum(tl.maximum(position, 0.0), extent - 1)
-    low = tl.floor(position)
-    fraction = position - low
-    return tl.where(voxel == low, 1 - fraction, tl.where(voxel == low + 1, fraction, 0.0))
+def _hat(position, voxel, extent, crop: tl.constexpr):
+    """What of a sample at `position`, clamped to the grid, falls to `voxel`; nothing if it lies off the grid."""
+    margin: tl.constexpr = 0 if crop else 1
+    inside = (position >= -margin) & (position <= extent - 1 + margin)
+    near = tl.where(inside, tl.minimum(tl.maximum(position, 0.0), extent - 1), -4.0)
+    return tl.maximum(1 - tl.abs(voxel - near), 0.0)
 
 
 @triton.jit
-def _tap_weight(
+def _weight(
     voxel, index, start, end, extent,
     bins: tl.constexpr, ratio: tl.constexpr, aligned: tl.constexpr, crop: tl.constexpr,
 ):  # fmt: skip
-    """Weight of `voxel` in bin `index` along one axis; both fp32, scalars or blocks that broadcast."""
+    """Weight of `voxel` in bin `index` along one axis, times the bin's samples; fp32 scalars or vectors."""
     weight = 0.0 * voxel + 0.0 * index
     if crop:
-        position = corner_position(index, start, end, bins)
-        inside = (position >= 0) & (position <= extent - 1)
-        weight += tl.where(inside, _share(position, voxel, extent), 0.0)
+        weight += _hat(corner_position(index, start, end, bins), voxel, extent, crop)
     else:
         begin, bin_size, count = bin_samples(index, start, end, bins, ratio, aligned)
-        if ratio > 0:
-            first = 0.0 * begin
-            candidates: tl.constexpr = ratio
+        if ratio == 1 or ratio == 2:
+            for sample in tl.static_range(ratio):
+                weight += _hat(sample_position(begin, bin_size, count, sample), voxel, extent, crop)
         else:
-            # Adaptive samples are more than half a voxel apart, so at most five reach a voxel; two more for rounding.
-            step = bin_size / tl.maximum(count, 1.0)
-            first = tl.maximum(tl.floor((voxel - 1 - begin) / step - 0.5), 0.0)
-            candidates: tl.constexpr = 7
-        if candidates <= 8:
-            for sample in tl.static_range(candidates):
-                position = sample_position(begin, bin_size, count, first + sample)
-                inside = (position >= -1) & (position <= extent) & (first + sample < count)
-                weight += tl.where(inside, _share(position, voxel, extent), 0.0)
-        else:
-            for sample in range(candidates):
-                position = sample_position(begin, bin_size, count, first + sample)
-                inside = (position >= -1) & (position <= extent) & (first + sample < count)
-                weight += tl.where(inside, _share(position, voxel, extent), 0.0)
-        weight = tl.math.div_rn(weight, tl.maximum(count, 1.0))
+            if count <= 8:
+                for sample in range(tl.cast(count, tl.int32)):
+                    weight += _hat(sample_position(begin, bin_size, count, 1.0 * sample), voxel, extent, crop)
+            else:
+                # Adaptive samples are more than half a voxel apart, so at most five reach a voxel; two for rounding.
+                # Those of a fixed number may be as close as they like.
+                many: tl.constexpr = 7 if ratio == 0 else ratio
+                first = 0.0 * weight
+                if ratio == 0:
+                    first = tl.maximum(tl.floor((voxel - 1 - begin) / (bin_size / count) - 0.5), 0.0)
+                for sample in range(many):
+                    value = _hat(sample_position(begin, bin_size, count, first + sample), voxel, extent, crop)
+                    weight += tl.where(first + sample < count, value, 0.0)
     return weight
 
 
 @triton.jit
-def _band(
-    first_bin, last_bin, start, end, extent, reads,
+def _voxels_of_bin(
+    index, start, end, extent,
     bins: tl.constexpr, ratio: tl.constexpr, aligned: tl.constexpr, crop: tl.constexpr,
 ):  # fmt: skip
-    """First voxel that the bins may read along one axis and one past the last; none if not `reads`."""
+    """First voxel that bin `index` may read along one axis, and how many."""
     if crop:
-        one = corner_position(first_bin, start, end, bins)
-        other = corner_position(last_bin, start, end, bins)
+        one = corner_position(index, start, end, bins)
+        other = one
     else:
-        begin, bin_size, count = bin_samples(first_bin, start, end, bins, ratio, aligned)
+        begin, bin_size, count = bin_samples(index, start, end, bins, ratio, aligned)
         one = sample_position(begin, bin_size, count, 0.0)
-        begin, bin_size, count = bin_samples(last_bin, start, end, bins, ratio, aligned)
         other = sample_position(begin, bin_size, count, tl.maximum(count - 1, 0.0))
-    low = tl.minimum(tl.maximum(tl.minimum(one, other), 0.0), extent - 1)
-    high = tl.minimum(tl.maximum(tl.maximum(one, other), 0.0), extent - 1)
-    low = tl.floor(low).to(tl.int32)
-    high = tl.minimum(tl.floor(high) + 2, extent).to(tl.int32)
-    return low, tl.where(reads, high, low)
+    low = tl.floor(tl.minimum(tl.maximum(tl.minimum(one, other), 0.0), extent - 1))
+    high = tl.floor(tl.minimum(tl.maximum(tl.maximum(one, other), 0.0), extent - 1))
+    return low.to(tl.int32), (high - low).to(tl.int32) + 2
 
 
-@triton.jit(do_not_specialize=["batches"])
-def pool_forward(
-    out, rois, grids, table, batches,
-    channels: tl.constexpr, levels: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, R: tl.constexpr,
-    ratio: tl.constexpr, aligned: tl.constexpr, crop: tl.constexpr,
-    block_r: tl.constexpr, block_z: tl.constexpr, block_c: tl.constexpr, precision: tl.constexpr,
+@triton.jit
+def _bins_of_voxel(
+    voxel, start, end, extent,
+    bins: tl.constexpr, ratio: tl.constexpr, aligned: tl.constexpr, crop: tl.constexpr,
 ):  # fmt: skip
-    """`out` [K, P, Q, R, C] from `grids`, a tuple of [N, X, Y, Z, C]; one program per (RoI, x bin), channel block."""
-    k = tl.program_id(0).to(tl.int64) // P
-    p = tl.program_id(0) % P
-    c = tl.program_id(1) * block_c + tl.arange(0, block_c)
-    r = tl.arange(0, block_r)
-    is_channel = c < channels
+    """First bin that may read `voxel` along one axis, and how many."""
+    # The interpreter passes loop variables as Python's numbers.
+    voxel += tl.zeros((), dtype=tl.float32)
+    if bins == 1:
+        low, high = 0.0 * voxel, 0.0 * voxel
+    else:
+        if crop:
+            step = tl.math.div_rn(end - start, bins - 1.0)
+            first = 0.0
+        else:
+            _, step, count = bin_samples(0.0, start, end, bins, ratio, aligned)
+            first = 0.5 / tl.maximum(count, 1.0)
+        last = 0.0 if crop else 1 - first
+        # A little more than a voxel, since positions are rounded; bins closer than that are not told apart.
+        reach = 1 + 1e-6 * (tl.abs(start) + tl.abs(end) + extent)
+        apart = tl.where(tl.abs(step) > 1e-3, step, 1.0)
+        one, other = (voxel - reach - start) / apart, (voxel + reach - start) / apart
+        low = tl.ceil(tl.minimum(one, other) - last)
+        high = tl.floor(tl.maximum(one, other) - first)
+        low = tl.where(tl.abs(step) > 1e-3, tl.minimum(tl.maximum(low, 0.0), bins - 1.0), 0.0)
+        high = tl.where(tl.abs(step) > 1e-3, tl.minimum(tl.maximum(high, -1.0), bins - 1.0), bins - 1.0)
+    return low.to(tl.int32), tl.maximum((high - low).to(tl.int32) + 1, 0)
 
+
+@triton.jit
+def _voxels_of_roi(
+    start, end, extent, reads,
+    bins: tl.constexpr, ratio: tl.constexpr, aligned: tl.constexpr, crop: tl.constexpr,
+):  # fmt: skip
+    """First voxel that any bin may read along one axis, and how many; none if not `reads`."""
+    one, count_of_one = _voxels_of_bin(0.0, start, end, extent, bins, ratio, aligned, crop)
+    other, count_of_other = _voxels_of_bin(bins - 1.0, start, end, extent, bins, ratio, aligned, crop)
+    low = tl.minimum(one, other)
+    high = tl.minimum(tl.maximum(one + count_of_one, other + count_of_other), extent.to(tl.int32))
+    return low, tl.where(reads, high - low, 0)
+
+
+@triton.jit
+def _place(rois, grids, table, batches, k, levels: tl.constexpr, aligned: tl.constexpr, crop: tl.constexpr):
+    """Level of a RoI, its extents, first x plane of its grid, the box in voxels, whether it reads and names a grid."""
     batch, a0, a1, a2, b0, b1, b2, _ = load_roi(rois, k, 7)
     grid, X, Y, Z, scale = pick_level(grids, table, volume_of(a0, a1, a2, b0, b1, b2, 7), levels)
     offset: tl.constexpr = 0.5 if aligned and not crop else 0.0
@@ -110,97 +136,195 @@ def pool_forward(
     b0, b1, b2 = b0 * scale - offset, b1 * scale - offset, b2 * scale - offset
     named = names_a_grid(batch, batches)
     reads = usable(a0, b0) & usable(a1, b1) & usable(a2, b2) & named
-    x_low, x_high = _band(p.to(tl.float32), p.to(tl.float32), a0, b0, X, reads, P, ratio, aligned, crop)
-    z_low, z_high = _band(0.0, R - 1.0, a2, b2, Z, reads, R, ratio, aligned, crop)
-    tiles = tl.cdiv(z_high - z_low, block_z)
     plane = tl.where(reads, batch, 0.0).to(tl.int64) * X.to(tl.int64)
+    return grid, X, Y, Z, plane, a0, a1, a2, b0, b1, b2, reads, named
 
-    z = z_low + tl.arange(0, block_z)
-    bins_z = r.to(tl.float32)[:, None]
-    # Most RoIs fit into one tile along z, whose weights serve all y bins.
-    weight_of_first = _tap_weight(z.to(tl.float32)[None, :], bins_z, a2, b2, Z, R, ratio, aligned, crop)
-    for q in range(Q):
-        q_index = q * 1.0
-        y_low, y_high = _band(q_index, q_index, a1, b1, Y, reads, Q, ratio, aligned, crop)
-        pooled = tl.zeros([block_r, block_c], dtype=tl.float32)
-        for tile in range(tiles):
-            z = z_low + tile * block_z + tl.arange(0, block_z)
-            inside = (z < z_high)[:, None] & is_channel[None, :]
-            run = tl.zeros([block_z, block_c], dtype=tl.float32)
-            for x in range(x_low, x_high):
-                weight_x = _tap_weight(1.0 * x, p.to(tl.float32), a0, b0, X, P, ratio, aligned, crop)
-                for y in range(y_low, y_high):
-                    weight_y = _tap_weight(1.0 * y, q_index, a1, b1, Y, Q, ratio, aligned, crop)
-                    weight = weight_x * weight_y
-                    if weight != 0:
-                        column = ((plane + x) * Y.to(tl.int64) + y) * Z.to(tl.int64)
-                        voxels = grid + (column + z)[:, None] * channels + c[None, :]
-                        value = tl.load(voxels, mask=inside, other=0.0).to(tl.float32)
-                        run = tl.fma(value, weight + tl.zeros_like(value), run)
-            weight_z = weight_of_first
-            if tile > 0:
-                weight_z = _tap_weight(z.to(tl.float32)[None, :], bins_z, a2, b2, Z, R, ratio, aligned, crop)
-            pooled += tl.dot(weight_z, run, input_precision=precision)
-        pooled = tl.where(named, pooled, float("nan"))
-        row = ((k * P + p) * Q + q) * R + r
-        place = out + row[:, None] * channels + c[None, :]
-        tl.store(place, pooled.to(out.dtype.element_ty), mask=(r < R)[:, None] & is_channel[None, :])
+
+@triton.jit
+def _samples_per_bin(
+    a0, a1, a2, b0, b1, b2,
+    P: tl.constexpr, Q: tl.constexpr, R: tl.constexpr, ratio: tl.constexpr, aligned: tl.constexpr, crop: tl.constexpr,
+):  # fmt: skip
+    if crop:
+        total = 1.0
+    else:
+        _, _, x = bin_samples(0.0, a0, b0, P, ratio, aligned)
+        _, _, y = bin_samples(0.0, a1, b1, Q, ratio, aligned)
+        _, _, z = bin_samples(0.0, a2, b2, R, ratio, aligned)
+        total = tl.maximum(x, 1.0) * tl.maximum(y, 1.0) * tl.maximum(z, 1.0)
+    return total
+
+
+@triton.jit
+def _add(total, places, weight, mask):
+    """Adds to `total` [rows, C] what lies at `places` times each row's weight; nothing is read where that is zero."""
+    value = tl.load(places, mask=mask & (weight != 0)[:, None], other=0.0).to(tl.float32)
+    return tl.fma(value, weight[:, None] + tl.zeros_like(total), total)
+
+
+@triton.jit(do_not_specialize=["batches"])
+def pool_forward(
+    out, rois, grids, table, batches,
+    channels: tl.constexpr, levels: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, R: tl.constexpr,
+    ratio: tl.constexpr, aligned: tl.constexpr, crop: tl.constexpr,
+    block_rows: tl.constexpr, block_c: tl.constexpr,
+):  # fmt: skip
+    """`out` [K, P, Q, R, C] from `grids`, a tuple of [N, X, Y, Z, C]; a program per (RoI, rows of bins), channels."""
+    chunks: tl.constexpr = (Q * R + block_rows - 1) // block_rows
+    k = tl.program_id(0).to(tl.int64) // chunks
+    row = tl.program_id(0) % chunks * block_rows + tl.arange(0, block_rows)
+    c = tl.program_id(1) * block_c + tl.arange(0, block_c)
+    is_bin = (row < Q * R)[:, None] & (c < channels)[None, :]
+    grid, X, Y, Z, plane, a0, a1, a2, b0, b1, b2, reads, named = _place(
+        rois, grids, table, batches, k, levels, aligned, crop
+    )
+    q, r = (row // R).to(tl.float32), (row % R).to(tl.float32)
+    low_y, many_y = _voxels_of_bin(q, a1, b1, Y, Q, ratio, aligned, crop)
+    low_z, many_z = _voxels_of_bin(r, a2, b2, Z, R, ratio, aligned, crop)
+    taps_y, taps_z = tl.max(many_y), tl.max(many_z)
+    y, z = low_y.to(tl.float32), low_z.to(tl.float32)
+    row_size = Z.to(tl.int64) * channels
+    plane_size = Y.to(tl.int64) * row_size
+    corner = grid + plane * plane_size + (low_y * row_size + low_z * channels)[:, None] + c[None, :]
+    part = tl.math.div_rn(1.0, _samples_per_bin(a0, a1, a2, b0, b1, b2, P, Q, R, ratio, aligned, crop))
+
+    # Weights of the first voxels along y and z, which serve all x bins. One sample touches two voxels along an axis,
+    # two samples at most four; more than four are weighted where they are read.
+    fixed: tl.constexpr = 2 if crop or ratio == 1 else 4
+    dynamic: tl.constexpr = not crop and ratio != 1 and ratio != 2
+    few = (taps_y <= fixed) & (taps_z <= fixed)
+    y0 = _weight(y, q, a1, b1, Y, Q, ratio, aligned, crop)
+    y1 = _weight(y + 1, q, a1, b1, Y, Q, ratio, aligned, crop)
+    z0 = _weight(z, r, a2, b2, Z, R, ratio, aligned, crop)
+    z1 = _weight(z + 1, r, a2, b2, Z, R, ratio, aligned, crop)
+    if fixed == 2:
+        y2, y3, z2, z3 = y1, y1, z1, z1
+    else:
+        y2 = _weight(y + 2, q, a1, b1, Y, Q, ratio, aligned, crop)
+        y3 = _weight(y + 3, q, a1, b1, Y, Q, ratio, aligned, crop)
+        z2 = _weight(z + 2, r, a2, b2, Z, R, ratio, aligned, crop)
+        z3 = _weight(z + 3, r, a2, b2, Z, R, ratio, aligned, crop)
+    # Neighbouring x bins touch the same x planes: the last three planes, summed over y and z, stay in registers.
+    plane0 = tl.zeros([block_rows, block_c], dtype=tl.float32)
+    plane1, plane2 = plane0, plane0
+    zero = tl.zeros((), dtype=tl.int32)
+    at0, at1, at2 = zero - 1, zero - 1, zero - 1
+    for p in range(P):
+        pooled = tl.zeros([block_rows, block_c], dtype=tl.float32)
+        low_x, taps_x = _voxels_of_bin(1.0 * p, a0, b0, X, P, ratio, aligned, crop)
+        for i in range(tl.where(reads, tl.minimum(taps_x, X.to(tl.int32) - low_x), 0)):
+            at = zero + (low_x + i)
+            x = _weight(1.0 * at, 1.0 * p, a0, b0, X, P, ratio, aligned, crop)
+            if x != 0:
+                if (at != at0) & (at != at1) & (at != at2):
+                    plane2, plane1, at2, at1, at0 = plane1, plane0, at1, at0, at
+                    plane0 = tl.zeros([block_rows, block_c], dtype=tl.float32)
+                    face = corner + at * plane_size
+                    if dynamic and not few:
+                        for j in range(taps_y):
+                            weight_y = _weight(y + j, q, a1, b1, Y, Q, ratio, aligned, crop)
+                            for l in range(taps_z):
+                                weight = weight_y * _weight(z + l, r, a2, b2, Z, R, ratio, aligned, crop)
+                                plane0 = _add(plane0, face + j * row_size + l * channels, weight, is_bin)
+                    else:
+                        for j in tl.static_range(fixed):
+                            if j < 2 or j < taps_y:
+                                weight_y = y0 if j == 0 else y1 if j == 1 else y2 if j == 2 else y3
+                                line = face + j * row_size
+                                plane0 = _add(plane0, line, weight_y * z0, is_bin)
+                                plane0 = _add(plane0, line + channels, weight_y * z1, is_bin)
+                                if fixed > 2:
+                                    if taps_z > 2:
+                                        plane0 = _add(plane0, line + 2 * channels, weight_y * z2, is_bin)
+                                    if taps_z > 3:
+                                        plane0 = _add(plane0, line + 3 * channels, weight_y * z3, is_bin)
+                value = tl.where(at == at0, plane0, tl.where(at == at1, plane1, plane2))
+                pooled = tl.fma(value, x + tl.zeros_like(value), pooled)
+        pooled = tl.where(named, pooled * part, float("nan"))
+        place = out + ((k * P + p) * (Q * R) + row)[:, None] * channels + c[None, :]
+        tl.store(place, pooled.to(out.dtype.element_ty), mask=is_bin)
 
 
 @triton.jit(do_not_specialize=["batches"])
 def pool_backward(
     gradient, rois, grids, table, batches,
     channels: tl.constexpr, levels: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, R: tl.constexpr,
-    ratio: tl.constexpr, aligned: tl.constexpr, crop: tl.constexpr, shares: tl.constexpr,
-    block_r: tl.constexpr, block_z: tl.constexpr, block_c: tl.constexpr, precision: tl.constexpr,
+    ratio: tl.constexpr, aligned: tl.constexpr, crop: tl.constexpr,
+    shares: tl.constexpr, block_rows: tl.constexpr, block_c: tl.constexpr,
 ):  # fmt: skip
-    """Adds to `grids`, fp32 [N, X, Y, Z, C] each, from `gradient` [K, P, Q, R, C]; one program per (RoI, share)."""
+    """Adds to `grids`, fp32 [N, X, Y, Z, C] each, from `gradient` [K, P, Q, R, C]; a program per (RoI, share), channels.
+
+    Shares take the runs of `block_rows` voxels of the (y, z) footprint in turn.
+    """
     k = tl.program_id(0).to(tl.int64) // shares
-    share = tl.program_id(0) % shares
     c = tl.program_id(1) * block_c + tl.arange(0, block_c)
-    r = tl.arange(0, block_r)
-    is_channel = c < channels
-
-    batch, a0, a1, a2, b0, b1, b2, _ = load_roi(rois, k, 7)
-    grid, X, Y, Z, scale = pick_level(grids, table, volume_of(a0, a1, a2, b0, b1, b2, 7), levels)
-    offset: tl.constexpr = 0.5 if aligned and not crop else 0.0
-    a0, a1, a2 = a0 * scale - offset, a1 * scale - offset, a2 * scale - offset
-    b0, b1, b2 = b0 * scale - offset, b1 * scale - offset, b2 * scale - offset
-    reads = usable(a0, b0) & usable(a1, b1) & usable(a2, b2) & names_a_grid(batch, batches)
-    x_low, x_high = _band(0.0, P - 1.0, a0, b0, X, reads, P, ratio, aligned, crop)
-    y_low, y_high = _band(0.0, Q - 1.0, a1, b1, Y, reads, Q, ratio, aligned, crop)
-    z_low, z_high = _band(0.0, R - 1.0, a2, b2, Z, reads, R, ratio, aligned, crop)
-    tiles = tl.cdiv(z_high - z_low, block_z)
-    plane = tl.where(reads, batch, 0.0).to(tl.int64) * X.to(tl.int64)
-
-    z = z_low + tl.arange(0, block_z)
-    bins_z = r.to(tl.float32)[None, :]
-    weight_of_first = _tap_weight(z.to(tl.float32)[:, None], bins_z, a2, b2, Z, R, ratio, aligned, crop)
-    bin_mask = (r < R)[:, None] & is_channel[None, :]
-    for x in range(x_low + share, x_high, shares):
-        for y in range(y_low, y_high):
-            bins = tl.zeros([block_r, block_c], dtype=tl.float32)
-            touched = 0.0
-            for p in range(P):
-                weight_x = _tap_weight(1.0 * x, p * 1.0, a0, b0, X, P, ratio, aligned, crop)
+    grid, X, Y, Z, plane, a0, a1, a2, b0, b1, b2, reads, named = _place(
+        rois, grids, table, batches, k, levels, aligned, crop
+    )
+    low_x, many_x = _voxels_of_roi(a0, b0, X, reads, P, ratio, aligned, crop)
+    low_y, many_y = _voxels_of_roi(a1, b1, Y, reads, Q, ratio, aligned, crop)
+    low_z, many_z = _voxels_of_roi(a2, b2, Z, reads, R, ratio, aligned, crop)
+    part = tl.math.div_rn(1.0, _samples_per_bin(a0, a1, a2, b0, b1, b2, P, Q, R, ratio, aligned, crop))
+    for run in range(tl.program_id(0) % shares, tl.cdiv(many_y * many_z, block_rows), shares):
+        lane = run * block_rows + tl.arange(0, block_rows)
+        y, z = low_y + lane // many_z, low_z + lane % many_z
+        voxel = (y * Z.to(tl.int32) + z).to(tl.int64)
+        y, z = y.to(tl.float32), z.to(tl.float32)
+        first_q, many_q = _bins_of_voxel(y, a1, b1, Y, Q, ratio, aligned, crop)
+        first_r, many_r = _bins_of_voxel(z, a2, b2, Z, R, ratio, aligned, crop)
+        is_voxel = (lane < many_y * many_z) & (many_q > 0) & (many_r > 0)
+        bins_y, bins_z = tl.max(tl.where(is_voxel, many_q, 0)), tl.max(tl.where(is_voxel, many_r, 0))
+        is_value = is_voxel[:, None] & (c < channels)[None, :]
+        places = gradient + k * (P * Q * R * channels) + ((first_q * R + first_r) * channels)[:, None] + c[None, :]
+        q, r = first_q.to(tl.float32), first_r.to(tl.float32)
+        # Weights in the first bins along y and z, which serve all x planes; those past the last bin count nothing.
+        few = (bins_y <= 4) & (bins_z <= 4)
+        y0 = _weight(y, q, a1, b1, Y, Q, ratio, aligned, crop)
+        y1 = tl.where(many_q > 1, _weight(y, q + 1, a1, b1, Y, Q, ratio, aligned, crop), 0.0)
+        y2 = tl.where(many_q > 2, _weight(y, q + 2, a1, b1, Y, Q, ratio, aligned, crop), 0.0)
+        y3 = tl.where(many_q > 3, _weight(y, q + 3, a1, b1, Y, Q, ratio, aligned, crop), 0.0)
+        z0 = _weight(z, r, a2, b2, Z, R, ratio, aligned, crop)
+        z1 = tl.where(many_r > 1, _weight(z, r + 1, a2, b2, Z, R, ratio, aligned, crop), 0.0)
+        z2 = tl.where(many_r > 2, _weight(z, r + 2, a2, b2, Z, R, ratio, aligned, crop), 0.0)
+        z3 = tl.where(many_r > 3, _weight(z, r + 3, a2, b2, Z, R, ratio, aligned, crop), 0.0)
+        # Neighbouring x planes are read by the same x bins: the last three bins, summed over y and z, stay in registers.
+        sum0 = tl.zeros([block_rows, block_c], dtype=tl.float32)
+        sum1, sum2 = sum0, sum0
+        zero = tl.zeros((), dtype=tl.int32)
+        at0, at1, at2 = zero - 1, zero - 1, zero - 1
+        for x in range(low_x, low_x + many_x):
+            first_p, many_p = _bins_of_voxel(1.0 * x, a0, b0, X, P, ratio, aligned, crop)
+            total = tl.zeros([block_rows, block_c], dtype=tl.float32)
+            for i in range(many_p):
+                at = zero + (first_p + i)
+                weight_x = part * _weight(1.0 * x, 1.0 * at, a0, b0, X, P, ratio, aligned, crop)
                 if weight_x != 0:
-                    for q in range(Q):
-                        weight_y = _tap_weight(1.0 * y, q * 1.0, a1, b1, Y, Q, ratio, aligned, crop)
-                        weight = weight_x * weight_y
-                        if weight != 0:
-                            row = ((k * P + p) * Q + q) * R + r
-                            place = gradient + row[:, None] * channels + c[None, :]
-                            value = tl.load(place, mask=bin_mask, other=0.0).to(tl.float32)
-                            bins = tl.fma(value, weight + tl.zeros_like(value), bins)
-                            touched += weight
-            if touched != 0:
-                column = ((plane + x) * Y.to(tl.int64) + y) * Z.to(tl.int64)
-                for tile in range(tiles):
-                    z = z_low + tile * block_z + tl.arange(0, block_z)
-                    weight_z = weight_of_first
-                    if tile > 0:
-                        weight_z = _tap_weight(z.to(tl.float32)[:, None], bins_z, a2, b2, Z, R, ratio, aligned, crop)
-                    value = tl.dot(weight_z, bins, input_precision=precision)
-                    voxels = grid + (column + z)[:, None] * channels + c[None, :]
-                    inside = (z < z_high)[:, None] & is_channel[None, :]
-                    tl.atomic_add(voxels, value, mask=inside, sem="relaxed")
+                    if (at != at0) & (at != at1) & (at != at2):
+                        sum2, sum1, at2, at1, at0 = sum1, sum0, at1, at0, at
+                        sum0 = tl.zeros([block_rows, block_c], dtype=tl.float32)
+                        face = places + at * (Q * R * channels)
+                        if few:
+                            for j in tl.static_range(4):
+                                if j < bins_y:
+                                    weight_y = y0 if j == 0 else y1 if j == 1 else y2 if j == 2 else y3
+                                    line = face + j * (R * channels)
+                                    sum0 = _add(sum0, line, weight_y * z0, is_value)
+                                    if bins_z > 1:
+                                        sum0 = _add(sum0, line + channels, weight_y * z1, is_value)
+                                    if bins_z > 2:
+                                        sum0 = _add(sum0, line + 2 * channels, weight_y * z2, is_value)
+                                    if bins_z > 3:
+                                        sum0 = _add(sum0, line + 3 * channels, weight_y * z3, is_value)
+                        else:
+                            for j in range(bins_y):
+                                weight_y = _weight(y, q + j, a1, b1, Y, Q, ratio, aligned, crop)
+                                weight_y = tl.where(j < many_q, weight_y, 0.0)
+                                for l in range(bins_z):
+                                    weight = weight_y * _weight(z, r + l, a2, b2, Z, R, ratio, aligned, crop)
+                                    weight = tl.where(l < many_r, weight, 0.0)
+                                    sum0 = _add(sum0, face + (j * R + l) * channels, weight, is_value)
+                    value = tl.where(at == at0, sum0, tl.where(at == at1, sum1, sum2))
+                    total = tl.fma(value, weight_x + tl.zeros_like(value), total)
+            if many_p > 0:
+                column = (plane + x) * (Y.to(tl.int64) * Z.to(tl.int64)) + voxel
+                tl.atomic_add(grid + column[:, None] * channels + c[None, :], total, mask=is_value, sem="relaxed")

@@ -85,15 +85,14 @@ def test_kernels_in_the_interpreter() -> None:
 
 
 RULE = {"channels": 32, "P": 2, "Q": 2, "R": 3, "aligned": False, "crop": False, "block_c": 32}
-MATRIX = {"block_r": 16, "block_z": 16}
 
 
 @pytest.mark.parametrize(
     ("module", "name", "features", "constants"),
     [
-        ("separable", "pool_forward", "fp16", {"levels": 3, "ratio": 0, "precision": "tf32", **MATRIX}),
-        ("separable", "pool_forward", "bf16", {"levels": 1, "ratio": 2, "precision": "ieee", **MATRIX}),
-        ("separable", "pool_backward", "fp32", {"levels": 3, "ratio": 0, "precision": "ieee", "shares": 2, **MATRIX}),
+        ("separable", "pool_forward", "fp16", {"levels": 3, "ratio": 0, "block_rows": 8}),
+        ("separable", "pool_forward", "bf16", {"levels": 1, "ratio": 2, "block_rows": 8}),
+        ("separable", "pool_backward", "fp32", {"levels": 3, "ratio": 0, "block_rows": 8, "shares": 2}),
         ("gather", "pool_samples", "fp16", {"levels": 3, "ratio": 0, "task": 0, "columns": 8, "block_r": 4}),
         ("gather", "pool_samples", "fp32", {"levels": 3, "ratio": 2, "task": 1, "columns": 8, "block_r": 4}),
         ("gather", "pool_samples", "bf16", {"levels": 3, "ratio": 0, "task": 2, "columns": 7, "block_r": 4}),
