@@ -1,8 +1,8 @@
 """Axis-aligned RoIs: a voxel's weight in a bin is a product of one per axis, and overlapping samples share their voxels.
 
-Forward, a program owns rows of (y, z) bins of a RoI and walks along x: every voxel that a bin's samples touch is read
-once per bin, and neighbouring bins find it in the L1 cache. Backward, a program owns voxels of a RoI's footprint and
-gathers from the bins that read them, so each voxel gets one atomic addition per RoI.
+Forward, a program owns some (y, z) bins of a RoI and walks along x: every voxel that a bin's samples touch is read once
+per bin, and neighbouring bins find it in the L1 cache. Backward, a program owns voxels of a RoI's (y, z) footprint,
+walks along x, and gathers from the bins that read them, so each voxel gets one atomic addition per RoI.
 
 Weights are sums of linear hat functions around the samples (Jaderberg et al. 2015, eq. 5), clamped to the grid.
 """
@@ -188,10 +188,10 @@ def pool_forward(
     corner = grid + plane * plane_size + (low_y * row_size + low_z * channels)[:, None] + c[None, :]
     part = tl.math.div_rn(1.0, _samples_per_bin(a0, a1, a2, b0, b1, b2, P, Q, R, ratio, aligned, crop))
 
-    # Weights of the first voxels along y and z, which serve all x bins. One sample touches two voxels along an axis,
-    # two samples at most four; more than four are weighted where they are read.
+    # Weights of the first voxels along y and z, which serve all x bins. One sample touches two voxels along an axis; of
+    # more samples, bins wider than the voxels that are prepared for are weighted where they are read.
     fixed: tl.constexpr = 2 if crop or ratio == 1 else 4
-    dynamic: tl.constexpr = not crop and ratio != 1 and ratio != 2
+    dynamic: tl.constexpr = fixed == 4
     few = (taps_y <= fixed) & (taps_z <= fixed)
     y0 = _weight(y, q, a1, b1, Y, Q, ratio, aligned, crop)
     y1 = _weight(y + 1, q, a1, b1, Y, Q, ratio, aligned, crop)
@@ -204,42 +204,31 @@ def pool_forward(
         y3 = _weight(y + 3, q, a1, b1, Y, Q, ratio, aligned, crop)
         z2 = _weight(z + 2, r, a2, b2, Z, R, ratio, aligned, crop)
         z3 = _weight(z + 3, r, a2, b2, Z, R, ratio, aligned, crop)
-    # Neighbouring x bins touch the same x planes: the last three planes, summed over y and z, stay in registers.
-    plane0 = tl.zeros([block_rows, block_c], dtype=tl.float32)
-    plane1, plane2 = plane0, plane0
-    zero = tl.zeros((), dtype=tl.int32)
-    at0, at1, at2 = zero - 1, zero - 1, zero - 1
     for p in range(P):
         pooled = tl.zeros([block_rows, block_c], dtype=tl.float32)
         low_x, taps_x = _voxels_of_bin(1.0 * p, a0, b0, X, P, ratio, aligned, crop)
         for i in range(tl.where(reads, tl.minimum(taps_x, X.to(tl.int32) - low_x), 0)):
-            at = zero + (low_x + i)
-            x = _weight(1.0 * at, 1.0 * p, a0, b0, X, P, ratio, aligned, crop)
+            x = _weight(1.0 * (low_x + i), 1.0 * p, a0, b0, X, P, ratio, aligned, crop)
+            face = corner + (low_x + i) * plane_size
             if x != 0:
-                if (at != at0) & (at != at1) & (at != at2):
-                    plane2, plane1, at2, at1, at0 = plane1, plane0, at1, at0, at
-                    plane0 = tl.zeros([block_rows, block_c], dtype=tl.float32)
-                    face = corner + at * plane_size
-                    if dynamic and not few:
-                        for j in range(taps_y):
-                            weight_y = _weight(y + j, q, a1, b1, Y, Q, ratio, aligned, crop)
-                            for l in range(taps_z):
-                                weight = weight_y * _weight(z + l, r, a2, b2, Z, R, ratio, aligned, crop)
-                                plane0 = _add(plane0, face + j * row_size + l * channels, weight, is_bin)
-                    else:
-                        for j in tl.static_range(fixed):
-                            if j < 2 or j < taps_y:
-                                weight_y = y0 if j == 0 else y1 if j == 1 else y2 if j == 2 else y3
-                                line = face + j * row_size
-                                plane0 = _add(plane0, line, weight_y * z0, is_bin)
-                                plane0 = _add(plane0, line + channels, weight_y * z1, is_bin)
-                                if fixed > 2:
-                                    if taps_z > 2:
-                                        plane0 = _add(plane0, line + 2 * channels, weight_y * z2, is_bin)
-                                    if taps_z > 3:
-                                        plane0 = _add(plane0, line + 3 * channels, weight_y * z3, is_bin)
-                value = tl.where(at == at0, plane0, tl.where(at == at1, plane1, plane2))
-                pooled = tl.fma(value, x + tl.zeros_like(value), pooled)
+                if dynamic and not few:
+                    for j in range(taps_y):
+                        xy = x * _weight(y + j, q, a1, b1, Y, Q, ratio, aligned, crop)
+                        for l in range(taps_z):
+                            weight = xy * _weight(z + l, r, a2, b2, Z, R, ratio, aligned, crop)
+                            pooled = _add(pooled, face + j * row_size + l * channels, weight, is_bin)
+                else:
+                    for j in tl.static_range(fixed):
+                        if j < 2 or j < taps_y:
+                            xy = x * (y0 if j == 0 else y1 if j == 1 else y2 if j == 2 else y3)
+                            line = face + j * row_size
+                            pooled = _add(pooled, line, xy * z0, is_bin)
+                            pooled = _add(pooled, line + channels, xy * z1, is_bin)
+                            if fixed > 2:
+                                if taps_z > 2:
+                                    pooled = _add(pooled, line + 2 * channels, xy * z2, is_bin)
+                                if taps_z > 3:
+                                    pooled = _add(pooled, line + 3 * channels, xy * z3, is_bin)
         pooled = tl.where(named, pooled * part, float("nan"))
         place = out + ((k * P + p) * (Q * R) + row)[:, None] * channels + c[None, :]
         tl.store(place, pooled.to(out.dtype.element_ty), mask=is_bin)
@@ -287,44 +276,36 @@ def pool_backward(
         z1 = tl.where(many_r > 1, _weight(z, r + 1, a2, b2, Z, R, ratio, aligned, crop), 0.0)
         z2 = tl.where(many_r > 2, _weight(z, r + 2, a2, b2, Z, R, ratio, aligned, crop), 0.0)
         z3 = tl.where(many_r > 3, _weight(z, r + 3, a2, b2, Z, R, ratio, aligned, crop), 0.0)
-        # Neighbouring x planes are read by the same x bins: the last three bins, summed over y and z, stay in registers.
-        sum0 = tl.zeros([block_rows, block_c], dtype=tl.float32)
-        sum1, sum2 = sum0, sum0
-        zero = tl.zeros((), dtype=tl.int32)
-        at0, at1, at2 = zero - 1, zero - 1, zero - 1
         for x in range(low_x, low_x + many_x):
             first_p, many_p = _bins_of_voxel(1.0 * x, a0, b0, X, P, ratio, aligned, crop)
+            face = places + first_p * (Q * R * channels)
             total = tl.zeros([block_rows, block_c], dtype=tl.float32)
-            for i in range(many_p):
-                at = zero + (first_p + i)
-                weight_x = part * _weight(1.0 * x, 1.0 * at, a0, b0, X, P, ratio, aligned, crop)
-                if weight_x != 0:
-                    if (at != at0) & (at != at1) & (at != at2):
-                        sum2, sum1, at2, at1, at0 = sum1, sum0, at1, at0, at
-                        sum0 = tl.zeros([block_rows, block_c], dtype=tl.float32)
-                        face = places + at * (Q * R * channels)
-                        if few:
-                            for j in tl.static_range(4):
-                                if j < bins_y:
-                                    weight_y = y0 if j == 0 else y1 if j == 1 else y2 if j == 2 else y3
-                                    line = face + j * (R * channels)
-                                    sum0 = _add(sum0, line, weight_y * z0, is_value)
-                                    if bins_z > 1:
-                                        sum0 = _add(sum0, line + channels, weight_y * z1, is_value)
-                                    if bins_z > 2:
-                                        sum0 = _add(sum0, line + 2 * channels, weight_y * z2, is_value)
-                                    if bins_z > 3:
-                                        sum0 = _add(sum0, line + 3 * channels, weight_y * z3, is_value)
-                        else:
-                            for j in range(bins_y):
-                                weight_y = _weight(y, q + j, a1, b1, Y, Q, ratio, aligned, crop)
-                                weight_y = tl.where(j < many_q, weight_y, 0.0)
-                                for l in range(bins_z):
-                                    weight = weight_y * _weight(z, r + l, a2, b2, Z, R, ratio, aligned, crop)
-                                    weight = tl.where(l < many_r, weight, 0.0)
-                                    sum0 = _add(sum0, face + (j * R + l) * channels, weight, is_value)
-                    value = tl.where(at == at0, sum0, tl.where(at == at1, sum1, sum2))
-                    total = tl.fma(value, weight_x + tl.zeros_like(value), total)
+            if few:
+                for i in range(many_p):
+                    weight_x = part * _weight(1.0 * x, 1.0 * (first_p + i), a0, b0, X, P, ratio, aligned, crop)
+                    if weight_x != 0:
+                        for j in tl.static_range(4):
+                            if j < bins_y:
+                                xy = weight_x * (y0 if j == 0 else y1 if j == 1 else y2 if j == 2 else y3)
+                                line = face + (i * Q + j) * (R * channels)
+                                total = _add(total, line, xy * z0, is_value)
+                                if bins_z > 1:
+                                    total = _add(total, line + channels, xy * z1, is_value)
+                                if bins_z > 2:
+                                    total = _add(total, line + 2 * channels, xy * z2, is_value)
+                                if bins_z > 3:
+                                    total = _add(total, line + 3 * channels, xy * z3, is_value)
+            else:
+                for j in range(bins_y):
+                    weight_y = part * _weight(y, q + j, a1, b1, Y, Q, ratio, aligned, crop)
+                    weight_y = tl.where(j < many_q, weight_y, 0.0)
+                    for l in range(bins_z):
+                        yz = weight_y * _weight(z, r + l, a2, b2, Z, R, ratio, aligned, crop)
+                        yz = tl.where(l < many_r, yz, 0.0)
+                        for i in range(many_p):
+                            weight_x = _weight(1.0 * x, 1.0 * (first_p + i), a0, b0, X, P, ratio, aligned, crop)
+                            line = face + ((i * Q + j) * R + l) * channels
+                            total = _add(total, line, yz * weight_x, is_value)
             if many_p > 0:
                 column = (plane + x) * (Y.to(tl.int64) * Z.to(tl.int64)) + voxel
                 tl.atomic_add(grid + column[:, None] * channels + c[None, :], total, mask=is_value, sem="relaxed")

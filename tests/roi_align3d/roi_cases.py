@@ -67,10 +67,15 @@ def make_case(
 
 
 @st.composite
-def cases(draw: st.DrawFn, dtype: torch.dtype) -> Case:
-    """Any shape, options and boxes: inverted, empty, on voxel centres and faces, far outside."""
-    rotated = draw(st.booleans())
+def cases(draw: st.DrawFn, dtype: torch.dtype, one_kernel: bool = False) -> Case:
+    """Any shape, options and boxes: inverted, empty, on voxel centres and faces, far outside.
+
+    With `one_kernel` only what GPU kernels are not compiled anew for.
+    """
+    rotated = not one_kernel and draw(st.booleans())
     grids, channels, levels = (draw(st.integers(1, most)) for most in (3, 3, 3))
+    if one_kernel:
+        channels, levels = 3, 2
     shapes = [[draw(st.integers(1, 6)) for _ in range(3)] for _ in range(levels)]
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
     features = [torch.randn(grids, channels, *shape, generator=generator, dtype=dtype) for shape in shapes]
@@ -89,11 +94,15 @@ def cases(draw: st.DrawFn, dtype: torch.dtype) -> Case:
         rows.append([draw(st.integers(0, grids - 1)), *box])
     rois = torch.tensor(rows, dtype=dtype).reshape(-1, 8 if rotated else 7)
     scales = [draw(st.sampled_from([1.0, 0.75, 1.5])) * 0.5**level for level in range(levels)]
-    sampling = Sampling(
-        (draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 3))),
-        draw(st.sampled_from([-1, 1, 2, 3])),
-        draw(st.booleans()),
-        not rotated and draw(st.booleans()),
+    sampling = (
+        Sampling((3, 2, 3), -1, True, False)
+        if one_kernel
+        else Sampling(
+            (draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 3))),
+            draw(st.sampled_from([-1, 1, 2, 3])),
+            draw(st.booleans()),
+            not rotated and draw(st.booleans()),
+        )
     )
     scales = sorted(set(scales), reverse=True)
     return Case(features[: len(scales)], rois, make_pyramid(scales, 4.0, 1), sampling)

@@ -40,12 +40,13 @@ def compare_with_reference(case: Case, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("rotated", [False, True])
 @pytest.mark.parametrize("sampling_ratio", [-1, 1, 2, 10])
 def test_equals_the_reference(dtype: torch.dtype, rotated: bool, sampling_ratio: int) -> None:
-    for channels, aligned in ((3, True), (70, False)):
-        case = make_case(
-            channels, channels=channels, levels=3, count=12, shape=(11, 9, 40), rotated=rotated, aligned=aligned,
-            sampling_ratio=sampling_ratio, largest=20.0,
-        )  # fmt: skip
-        compare_with_reference(case, dtype)
+    # Every combination compiles kernels anew, so channels and alignment go with the other two.
+    odd = rotated == (sampling_ratio in (1, -1))
+    case = make_case(
+        sampling_ratio + 1, channels=3 if odd else 70, levels=3, count=24, shape=(11, 9, 40), rotated=rotated,
+        aligned=odd, sampling_ratio=sampling_ratio, largest=20.0,
+    )  # fmt: skip
+    compare_with_reference(case, dtype)
 
 
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
@@ -55,7 +56,7 @@ def test_crop_and_resize_equals_the_reference(dtype: torch.dtype) -> None:
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-@given(case=cases(torch.float32))
+@given(case=cases(torch.float32, one_kernel=True))
 def test_equals_the_reference_on_odd_inputs(case: Case) -> None:
     compare_with_reference(case, torch.float32)
 

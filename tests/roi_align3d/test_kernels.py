@@ -53,6 +53,9 @@ def run_kernels() -> None:
     # Longer along z than one tile, more samples than are unrolled, and boxes of no use.
     tall = make_case(0, shape=(3, 3, 40), levels=1, count=1, output_size=(1, 1, 3), sampling_ratio=9)
     compare_with_reference(tall._replace(rois=torch.tensor([[1, 0.2, 0.3, 1.0, 1.4, 2.2, 38.3]])), of_boxes=False)
+    # Few samples far apart, in all axes in turn.
+    wide = make_case(1, shape=(9, 8, 9), levels=1, count=1, output_size=(1, 1, 1), sampling_ratio=2)
+    compare_with_reference(wide._replace(rois=torch.tensor([[0, 0.3, 0.1, 0.2, 8.6, 7.7, 8.9]])), of_boxes=False)
     odd = torch.tensor(
         [
             [0, NAN, 1, 1, 2, 2, 2],
