@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from instance_nerfstudio.masks.instances_json import InstanceInfo
 from instance_nerfstudio.masks.palette import colour_instances_uint8
-from instance_nerfstudio.masks.safe_files import write_atomically
+from rcnn.safe_files import write_atomically
 
 _COLUMNS = ("photo (held out)", "rendered photo", "true instances", "rendered instances", "error")
 _INK = (32, 32, 36)

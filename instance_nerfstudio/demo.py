@@ -21,9 +21,9 @@ from instance_nerfstudio.export.atomic_folder import atomic_folder
 from instance_nerfstudio.export.export_masks import EXPORT_ENTRIES, ExportMasks
 from instance_nerfstudio.instance_datamanager import InstanceDataManagerConfig
 from instance_nerfstudio.instance_trainer import InstanceTrainerConfig
-from instance_nerfstudio.masks.safe_files import write_atomically
 from instance_nerfstudio.training import train_quietly
 from rcnn.rooms import RoomConfig, make_room
+from rcnn.safe_files import write_atomically
 
 _SCORES = {
     "psnr": "PSNR (dB)",

@@ -3,9 +3,9 @@
 import sys
 from types import TracebackType
 
+from rcnn.errors import InputError
 
-class InputError(ValueError):
-    """Something in the user's data or options is wrong. The message is one line: what, which file, what to do."""
+__all__ = ["InputError", "show_input_errors_as_one_line"]
 
 
 def show_input_errors_as_one_line() -> None:

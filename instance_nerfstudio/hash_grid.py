@@ -1,7 +1,5 @@
 """The multiresolution hash encoding (Müller et al. 2022, section 3) as a drop-in for nerfstudio's torch version."""
 
-from functools import cache
-from importlib.util import find_spec
 from typing import Any, cast
 
 import torch
@@ -48,49 +46,63 @@ class _Interpolate(torch.autograd.Function):
         return table_gradient, None, weight_gradient
 
 
-@cache
-def _triton_is_there() -> bool:
-    """Triton comes with torch's CUDA builds for Linux, not with others."""
-    return find_spec("triton") is not None
+def interpolate_hashed(
+    table: Float[Tensor, "rows features"], positions: Float[Tensor, "points 3"], scalings: Float[Tensor, " levels"]
+) -> Float[Tensor, "points levels_features"]:
+    """The hash encoding in plain torch, differentiable any number of times in table and positions.
+
+    Args:
+        table: rows of all levels, the same power of two for each; fp16 is widened first.
+        positions: in [0, 1].
+        scalings: grid resolution of each level.
+    """
+    table = table.to(torch.promote_types(table.dtype, positions.dtype))
+    size = len(table) // len(scalings)
+    scaled = positions[:, None] * scalings[:, None]  # [points, levels, 3]
+    low = scaled.detach().floor()
+    fraction = scaled - low
+    low = low.int()
+    high = scaled.detach().ceil().int()
+
+    dtype = torch.int32 if len(table) < 2**31 else torch.int64
+    offsets = torch.arange(len(scalings), device=positions.device, dtype=dtype) * size
+    hashed = [[corner[..., axis] * _PRIMES[axis] for corner in (low, high)] for axis in range(3)]
+    near = [(1 - fraction[..., axis], fraction[..., axis]) for axis in range(3)]
+    index, weight = [], []
+    for i in (0, 1):
+        for j in (0, 1):
+            xy, xy_weight = hashed[0][i] ^ hashed[1][j], near[0][i] * near[1][j]
+            for k in (0, 1):
+                index.append((xy ^ hashed[2][k]) & (size - 1))
+                weight.append(xy_weight * near[2][k])
+    rows = torch.stack(index, dim=-1) + offsets[:, None]
+    return _Interpolate.apply(table, rows, torch.stack(weight, dim=-1)).flatten(1)
 
 
 class HashGrid(HashEncoding):
-    """nerfstudio's torch `HashEncoding`: same maths, same state dict, fused on CUDA, without sorting elsewhere.
+    """nerfstudio's torch `HashEncoding`: same maths and state dict, without sorting or, if `fused`, in Triton kernels.
 
-    `input_gradients=False` on the instance drops the gradient for positions, which nothing needs unless poses are
-    optimised or normals computed, though nerfstudio's field asks for it in every step.
+    Attributes:
+        input_gradients: False drops the gradient for positions, which nothing needs unless poses are optimised or
+            normals computed, though nerfstudio's field asks for it in every step.
+        fused: whether inputs on CUDA take the Triton kernels. Under fp16 autocast they read an fp16 copy of the table.
     """
 
     input_gradients: bool = True
+    fused: bool = False
 
     def pytorch_fwd(self, in_tensor: Float[Tensor, "*bs 3"]) -> Float[Tensor, "*bs levels_features"]:
-        positions = in_tensor if self.input_gradients else in_tensor.detach()
+        positions = (in_tensor if self.input_gradients else in_tensor.detach()).reshape(-1, 3).float()
         if self.scalings.device != positions.device:
             self.scalings = self.scalings.to(positions.device)
-        if positions.is_cuda and not positions.requires_grad and _triton_is_there():
+        if self.fused and positions.is_cuda:
             from instance_nerfstudio.hash_grid_triton import hash_encode
 
-            encoded = hash_encode(self.hash_table, positions.reshape(-1, 3).float(), self.scalings)
-            return encoded.view(*in_tensor.shape[:-1], -1)
-        scaled = positions.reshape(-1, 1, 3) * self.scalings[:, None]  # [points, levels, 3]
-        low = scaled.detach().floor()
-        fraction = scaled - low
-        low = low.int()
-        high = scaled.detach().ceil().int()
-
-        offsets = torch.arange(self.num_levels, device=positions.device, dtype=torch.int32) * self.hash_table_size
-        hashed = [[corner[..., axis] * _PRIMES[axis] for corner in (low, high)] for axis in range(3)]
-        near = [(1 - fraction[..., axis], fraction[..., axis]) for axis in range(3)]
-        index, weight = [], []
-        for i in (0, 1):
-            for j in (0, 1):
-                xy, xy_weight = hashed[0][i] ^ hashed[1][j], near[0][i] * near[1][j]
-                for k in (0, 1):
-                    index.append((xy ^ hashed[2][k]) & (self.hash_table_size - 1))
-                    weight.append(xy_weight * near[2][k])
-        rows = torch.stack(index, dim=-1) + offsets[:, None]
-        encoded = _Interpolate.apply(self.hash_table, rows, torch.stack(weight, dim=-1))
-        return encoded.reshape(*in_tensor.shape[:-1], -1)
+            half = torch.is_autocast_enabled() and torch.get_autocast_gpu_dtype() == torch.float16
+            encoded = hash_encode(self.hash_table, positions, self.scalings, torch.float16 if half else None)
+        else:
+            encoded = interpolate_hashed(self.hash_table, positions, self.scalings)
+        return encoded.view(*in_tensor.shape[:-1], -1)
 
 
 class CubicContraction(SceneContraction):
@@ -102,7 +114,7 @@ class CubicContraction(SceneContraction):
         return positions * (2 - 1 / size) / size
 
 
-def use_hash_grids(module: nn.Module, input_gradients: bool) -> None:
+def use_hash_grids(module: nn.Module, input_gradients: bool, fused: bool) -> None:
     """Turns every torch `HashEncoding` under `module` into a `HashGrid`, in place; tiny-cuda-nn's stay.
 
     The class is swapped rather than the object, because nerfstudio's density field refers to one encoding twice.
@@ -113,4 +125,5 @@ def use_hash_grids(module: nn.Module, input_gradients: bool) -> None:
             child.__class__ = CubicContraction
         if isinstance(child, HashEncoding) and child.tcnn_encoding is None:
             child.__class__ = HashGrid
-            cast(HashGrid, child).input_gradients = input_gradients
+            grid = cast(HashGrid, child)
+            grid.input_gradients, grid.fused = input_gradients, fused

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
@@ -21,6 +22,7 @@ from instance_nerfstudio.masks.instance_masks import (
     find_instances_json,
     read_instances_json,
 )
+from instance_nerfstudio.resident_pixels import ResidentPixels, resident_pixels
 
 
 @dataclass
@@ -35,6 +37,9 @@ class InstanceDataManagerConfig(VanillaDataManagerConfig):
     """Folder of the instance masks; by default `instance_masks/` in the scene."""
     require_masks: bool = True
     """Whether training on a scene without any mask is an error; never with `--pipeline.model.use-instances False`."""
+    resident_bytes: int = 8 << 30
+    """GPU memory that training images, labels and ray directions may take; what does not fit stays on the host, whose
+    sampling is slower."""
 
 
 class InstanceDataManager(VanillaDataManager[InstanceDataset]):
@@ -49,6 +54,8 @@ class InstanceDataManager(VanillaDataManager[InstanceDataset]):
 
     config: InstanceDataManagerConfig
     instances: list[InstanceInfo]
+    _resident: ResidentPixels | None = None
+    _tried_resident: bool = False
 
     def __init__(self, config: InstanceDataManagerConfig, *args: Any, **kwargs: Any) -> None:
         data = config.data or getattr(config.dataparser, "data", None)
@@ -61,6 +68,37 @@ class InstanceDataManager(VanillaDataManager[InstanceDataset]):
         # Held-out rays stand for the pictures they are drawn from: calibration and evaluation losses rely on it.
         if isinstance(self.eval_pixel_sampler, InstancePixelSampler):
             self.eval_pixel_sampler.use_boundaries = False
+
+    def resident_pixels(self) -> ResidentPixels | None:
+        """The training pixels on the GPU; None on a CPU, if they don't fit, or are drawn in ways of their own."""
+        if self._tried_resident:
+            return self._resident
+        self._tried_resident = True
+        device, sampler = torch.device(self.device), self.train_pixel_sampler
+        if (
+            device.type == "cuda"
+            and isinstance(sampler, InstancePixelSampler)
+            and not sampler.config.is_equirectangular
+            and sampler.config.fisheye_crop_radius is None
+            and self.train_image_dataloader.cached_collated_batch is not None
+            and self.train_image_dataloader.cache_all_images
+        ):
+            self._resident = resident_pixels(
+                self.train_image_dataloader.cached_collated_batch,
+                self.train_dataset.cameras,
+                sampler.config.boundary_radius,
+                min(self.config.resident_bytes, torch.cuda.mem_get_info(device)[0] // 2),
+                device,
+            )
+        return self._resident
+
+    def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
+        resident, sampler = self.resident_pixels(), self.train_pixel_sampler
+        if resident is None or not isinstance(sampler, InstancePixelSampler) or sampler.use_patches:
+            return super().next_train(step)
+        self.train_count += 1
+        fraction = sampler.config.boundary_fraction if sampler.use_boundaries else 0.0
+        return resident.sample(sampler.num_rays_per_batch, fraction)
 
     def create_train_dataset(self) -> InstanceDataset:
         outputs = self.train_dataparser_outputs

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,9 @@ from nerfstudio.configs.base_config import InstantiateConfig
 from nerfstudio.field_components.encodings import HashEncoding
 from nerfstudio.field_components.mlp import MLP
 from torch import Tensor, nn
+
+from instance_nerfstudio.hash_grid import use_hash_grids
+from instance_nerfstudio.implementation import Implementation, nerfstudio_implementation
 
 # Rows of logits that inference holds at once: 2^26 floats are 256 MB, whatever the number of instances.
 _MAX_LOGITS = 1 << 26
@@ -49,7 +52,7 @@ class InstanceHead(nn.Module):
         config: size of the head.
         geometry_dim: width of the geometry feature that comes with each position.
         instance_ids: ids that occur in the masks, ascending, with background 0 first.
-        implementation: "tcnn" or "torch", as in nerfstudio; tcnn falls back to torch where it is missing.
+        implementation: what computes the hash grid and the MLP; "triton" is torch for inputs on a CPU.
     """
 
     instance_ids: Int[Tensor, " classes"]
@@ -60,18 +63,20 @@ class InstanceHead(nn.Module):
         config: InstanceHeadConfig,
         geometry_dim: int,
         instance_ids: Int[Tensor, " classes"],
-        implementation: Literal["tcnn", "torch"] = "torch",
+        implementation: Implementation = "torch",
     ) -> None:
         super().__init__()
         self.config = config
+        theirs = nerfstudio_implementation(implementation)
         self.encoding = HashEncoding(
             num_levels=config.num_levels,
             min_res=config.base_res,
             max_res=config.max_res,
             log2_hashmap_size=config.log2_hashmap_size,
             features_per_level=config.features_per_level,
-            implementation=implementation,
+            implementation=theirs,
         )
+        use_hash_grids(self.encoding, input_gradients=False, fused=implementation == "triton")
         self.mlp = MLP(
             in_dim=self.encoding.get_out_dim() + geometry_dim,
             num_layers=2,
@@ -79,7 +84,7 @@ class InstanceHead(nn.Module):
             out_dim=config.hidden_dim,
             activation=nn.ReLU(),
             out_activation=nn.ReLU(),
-            implementation=implementation,
+            implementation=theirs,
         )
         # No bias, as in the paper's network: a ray that hits nothing has zero logits and is background. Zero weights
         # make an untrained head answer background too.

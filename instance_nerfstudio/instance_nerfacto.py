@@ -1,5 +1,7 @@
 """`instance-nerfacto`: nerfacto with an instance head that never changes the radiance field."""
 
+from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +13,8 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle, RaySamples
 from nerfstudio.data.scene_box import OrientedBox, SceneBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
-from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.model_components.losses import (
     distortion_loss,
-    orientation_loss,
-    pred_normal_loss,
-    scale_gradients_by_distance_squared,
 )
 from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
 from nerfstudio.utils import colormaps
@@ -27,12 +25,21 @@ from instance_nerfstudio.compat import UnavailableLPIPS, lpips_without_download
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.evaluation.metrics import view_metrics
 from instance_nerfstudio.hash_grid import use_hash_grids
+from instance_nerfstudio.implementation import (
+    Implementation,
+    WantedImplementation,
+    choose_implementation,
+    in_nerfstudios_terms,
+)
 from instance_nerfstudio.instance_head import InstanceHeadConfig
 from instance_nerfstudio.instance_pixel_sampler import InstancePixelSampler
 from instance_nerfstudio.instance_voxels import InstanceVoxels
 from instance_nerfstudio.losses import instance_cross_entropy, label_regularization
 from instance_nerfstudio.masks.palette import colour_instances, overlay
-from instance_nerfstudio.radiance_checkpoint import is_resumed, load_radiance
+from instance_nerfstudio.memory_chunks import in_chunks
+from instance_nerfstudio.radiance_checkpoint import check_parameter_layout, is_resumed, load_radiance
+from instance_nerfstudio.radiance_outputs import radiance_outputs
+from instance_nerfstudio.weight_quantiles import weight_quantiles
 
 
 @dataclass
@@ -41,6 +48,8 @@ class InstanceNerfactoModelConfig(NerfactoModelConfig):
 
     _target: type = field(default_factory=lambda: InstanceNerfactoModel)
     """Target class to instantiate."""
+    implementation: WantedImplementation = "auto"  # type: ignore[assignment]
+    """Hash grids and MLPs by tiny-cuda-nn, in Triton and torch, or in torch; `auto`: the first of them that works."""
     instance_head: InstanceHeadConfig = field(default_factory=InstanceHeadConfig)
     """Size of the instance head."""
     use_instances: bool = True
@@ -49,6 +58,8 @@ class InstanceNerfactoModelConfig(NerfactoModelConfig):
     """Step from which the instance head trains: before it, geometry is too vague to hang labels on."""
     radiance_checkpoint: Path | None = None
     """A trained nerfacto run (its folder, config.yml or .ckpt) to keep frozen while only the instance head trains."""
+    instance_samples_per_ray: int = 16
+    """Samples of a ray that the head sees in training, drawn by their weights; 0 takes all. Rendering uses all."""
     use_instance_loss: bool = True
     """Whether the cross-entropy over labelled pixels is on."""
     instance_loss_mult: float = 1.0
@@ -83,19 +94,25 @@ class InstanceNerfactoModel(NerfactoModel):
     config: InstanceNerfactoModelConfig
 
     def populate_modules(self) -> None:
-        with lpips_without_download():
+        device = self.kwargs.get("device", "cpu")
+        self.implementation: Implementation = choose_implementation(self.config.implementation, device)
+        with lpips_without_download(), in_nerfstudios_terms(self.config, self.implementation):
             super().populate_modules()
         metadata = self.kwargs["metadata"]
         self.instance_head = self.config.instance_head.setup(
             geometry_dim=self.field.geo_feat_dim,
             instance_ids=metadata.get("instance_ids", torch.zeros(1, dtype=torch.int32)),
-            implementation=self.config.implementation,
+            implementation=self.implementation,
         )
         self.world_to_scene = (metadata["dataparser_transform"], metadata["dataparser_scale"])
         self.voxels: InstanceVoxels | None = None
         self.instances_active = False
         self.keep_logits = False  # evaluation keeps `instance_logits` only where they are asked for: K floats per ray
-        use_hash_grids(self, input_gradients=self.config.camera_optimizer.mode != "off" or self.config.predict_normals)
+        use_hash_grids(
+            self,
+            input_gradients=self.config.camera_optimizer.mode != "off" or self.config.predict_normals,
+            fused=self.implementation == "triton",
+        )
         if self.frozen:
             has_loss = self.config.use_instance_loss or self.config.instance_voxels is not None
             if not (self.config.use_instances and has_loss):
@@ -121,6 +138,10 @@ class InstanceNerfactoModel(NerfactoModel):
         pipeline, trainer = training_callback_attributes.pipeline, training_callback_attributes.trainer
         assert pipeline is not None
         assert trainer is not None
+        if self.config.implementation == "auto" and trainer.local_rank == 0:
+            # A checkpoint is read by what wrote it, also where another implementation works by then.
+            self.config.implementation = self.implementation
+            trainer.config.save_config()
         if self.config.radiance_checkpoint is not None and not is_resumed(trainer.config):
             load_radiance(self, self.config.radiance_checkpoint)
         known = set(self.instance_head.instance_ids.tolist())
@@ -147,68 +168,12 @@ class InstanceNerfactoModel(NerfactoModel):
         return callbacks if self.frozen else callbacks + super().get_training_callbacks(training_callback_attributes)
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
-        # nerfacto's own `get_outputs`, in its order, with the geometry feature kept for the head. Training leaves out
-        # the depth pictures, which no loss reads; over a frozen field it leaves out colour too.
         if self.training:
             self.camera_optimizer.apply_to_raybundle(ray_bundle)
         with torch.no_grad() if self.frozen else nullcontext():
-            ray_samples: RaySamples
-            ray_samples, weights_list, ray_samples_list = self.proposal_sampler(
-                ray_bundle, density_fns=self.density_fns
-            )
-            with_normals = self.config.predict_normals and not self.frozen
-            with torch.enable_grad() if with_normals else nullcontext():
-                density, geometry = self.field.get_density(ray_samples)
-            if self.config.use_gradient_scaling:
-                density = scale_gradients_by_distance_squared({FieldHeadNames.DENSITY: density}, ray_samples)[
-                    FieldHeadNames.DENSITY
-                ]
-            weights = ray_samples.get_weights(density)
-            weights_list.append(weights)
-            ray_samples_list.append(ray_samples)
-            outputs: dict[str, Any] = {
-                "accumulation": self.renderer_accumulation(weights=weights),
-                "expected_depth": self.renderer_expected_depth(weights=weights, ray_samples=ray_samples),
-            }
-            if not (self.frozen and self.training):
-                outputs |= self._colour_outputs(ray_bundle, ray_samples, geometry, weights, with_normals)
-            if self.training:
-                outputs["weights_list"] = weights_list
-                outputs["ray_samples_list"] = ray_samples_list
-            else:
-                outputs["depth"] = self.renderer_depth(weights=weights, ray_samples=ray_samples)
-                for i in range(self.config.num_proposal_iterations):
-                    outputs[f"prop_depth_{i}"] = self.renderer_depth(
-                        weights=weights_list[i], ray_samples=ray_samples_list[i]
-                    )
+            outputs, ray_samples, weights, geometry = radiance_outputs(self, ray_bundle)
         if self.config.use_instances and (self.instances_active or not self.training):
             outputs |= self._instance_outputs(ray_samples, weights, geometry, outputs)
-        return outputs
-
-    def _colour_outputs(
-        self,
-        ray_bundle: RayBundle,
-        ray_samples: RaySamples,
-        geometry: Float[Tensor, "rays samples features"],
-        weights: Float[Tensor, "rays samples 1"],
-        with_normals: bool,
-    ) -> dict[str, Tensor]:
-        """nerfacto's colour and, with `predict_normals`, its normals and their losses."""
-        field_outputs = self.field.get_outputs(ray_samples, density_embedding=geometry)
-        if with_normals:
-            with torch.enable_grad():
-                field_outputs[FieldHeadNames.NORMALS] = self.field.get_normals()
-        if self.config.use_gradient_scaling:
-            field_outputs = scale_gradients_by_distance_squared(field_outputs, ray_samples)
-        outputs = {"rgb": self.renderer_rgb(rgb=field_outputs[FieldHeadNames.RGB], weights=weights)}
-        if with_normals:
-            normals, predicted = field_outputs[FieldHeadNames.NORMALS], field_outputs[FieldHeadNames.PRED_NORMALS]
-            outputs["normals"] = self.normals_shader(self.renderer_normals(normals=normals, weights=weights))
-            outputs["pred_normals"] = self.normals_shader(self.renderer_normals(normals=predicted, weights=weights))
-            if self.training:
-                detached = weights.detach()
-                outputs["rendered_orientation_loss"] = orientation_loss(detached, normals, ray_bundle.directions)
-                outputs["rendered_pred_normal_loss"] = pred_normal_loss(detached, normals.detach(), predicted)
         return outputs
 
     def _instance_outputs(
@@ -219,9 +184,15 @@ class InstanceNerfactoModel(NerfactoModel):
         outputs: dict[str, Any],
     ) -> dict[str, Tensor]:
         """Logits in training; ids, confidences and pictures in evaluation."""
-        positions = self._normalized_positions(ray_samples.frustums.get_positions().detach())
-        hidden = self.instance_head(positions, geometry.detach())
-        features = (weights.detach() * hidden).sum(dim=-2)
+        positions, geometry = ray_samples.frustums.get_positions().detach(), geometry.detach()
+        if self.training and 0 < self.config.instance_samples_per_ray < positions.shape[1]:
+            index, total = weight_quantiles(weights.detach()[..., 0], self.config.instance_samples_per_ray, jitter=True)
+            positions = self._normalized_positions(positions.take_along_dim(index[..., None], dim=1))
+            hidden = self.instance_head(positions, geometry.take_along_dim(index[..., None], dim=1))
+            features = hidden.mean(dim=-2) * total[:, None]
+        else:
+            hidden = self.instance_head(self._normalized_positions(positions), geometry)
+            features = (weights.detach() * hidden).sum(dim=-2)
         if self.training:
             return {"instance_logits": self.instance_head.classify(features)}
         ids, confidence = self.instance_head.predict(features)
@@ -232,6 +203,21 @@ class InstanceNerfactoModel(NerfactoModel):
             "instance_confidence": confidence,
             "instance_ids": ids,
         }
+
+    @torch.no_grad()
+    def field_samples(
+        self, ray_bundle: RayBundle
+    ) -> tuple[Float[Tensor, "rays samples 3"], Float[Tensor, "rays samples features"], Float[Tensor, "rays samples"]]:
+        """What the instance head is given of each ray: normalised positions, geometry features and weights."""
+        if self.training:
+            self.camera_optimizer.apply_to_raybundle(ray_bundle)
+        if self.collider is not None:
+            ray_bundle = self.collider(ray_bundle)
+        ray_samples: RaySamples
+        ray_samples, _, _ = self.proposal_sampler(ray_bundle, density_fns=self.density_fns)
+        density, geometry = self.field.get_density(ray_samples)
+        positions = self._normalized_positions(ray_samples.frustums.get_positions())
+        return positions, geometry, ray_samples.get_weights(density)[..., 0]
 
     def _normalized_positions(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         """Scene positions in the unit cube in which nerfacto's field lives; those outside become 0, as there."""
@@ -256,7 +242,12 @@ class InstanceNerfactoModel(NerfactoModel):
             truth = self.renderer_rgb.blend_background(batch["image"].to(self.device))
             metrics["psnr"] = -10 * torch.log10((outputs["rgb"].detach() - truth).square().mean())
         if "weights_list" in outputs and not self.frozen:
-            metrics["distortion"] = distortion_loss(outputs["weights_list"], outputs["ray_samples_list"])
+            # Quadratic in the samples; nerfacto wants it even where it counts for nothing.
+            metrics["distortion"] = (
+                distortion_loss(outputs["weights_list"], outputs["ray_samples_list"])
+                if self.config.distortion_loss_mult
+                else torch.zeros((), device=self.device)
+            )
         self.camera_optimizer.get_metrics_dict(metrics)
         if "instance_logits" in outputs:
             targets = self.instance_targets(batch)
@@ -285,11 +276,16 @@ class InstanceNerfactoModel(NerfactoModel):
                 self.config.label_regularization_depth_edge,
             )
         if self.voxels is not None:
-            points, labels = self.voxels.sample(self.config.voxels_per_batch)
-            losses["voxel_loss"] = self.config.voxel_loss_mult * instance_cross_entropy(
-                self.instance_logits_at(points), self.instance_head.targets(labels)
-            )
+            losses["voxel_loss"] = self.voxel_loss()
         return losses
+
+    def voxel_loss(self) -> Float[Tensor, ""]:
+        """Weighted cross-entropy of random voxels of `instance_voxels` (Instance-NeRF, eq. 7)."""
+        assert self.voxels is not None
+        points, labels = self.voxels.sample(self.config.voxels_per_batch)
+        return self.config.voxel_loss_mult * instance_cross_entropy(
+            self.instance_logits_at(points), self.instance_head.targets(labels)
+        )
 
     def instance_targets(self, batch: dict[str, Any]) -> Int[Tensor, " rays"]:
         """Logit index of each ray's label, -1 without one."""
@@ -304,6 +300,28 @@ class InstanceNerfactoModel(NerfactoModel):
             return super().get_outputs_for_camera(camera, obb_box)
         finally:
             self.train(training)
+
+    @torch.no_grad()
+    def get_outputs_for_camera_ray_bundle(self, camera_ray_bundle: RayBundle) -> dict[str, Tensor]:
+        # As nerfstudio's, but pictures that do not fit into memory go on in smaller chunks, and so do all that follow.
+        parts: dict[str, list[Tensor]] = defaultdict(list)
+
+        def march(start: int, end: int) -> None:
+            rays = camera_ray_bundle.get_row_major_sliced_ray_bundle(start, end).to(self.device)
+            for name, output in self(rays).items():
+                if isinstance(output, Tensor):
+                    parts[name].append(output.to(camera_ray_bundle.directions.device))
+
+        height, width = camera_ray_bundle.origins.shape[:2]
+        chunk = self.config.eval_num_rays_per_chunk
+        fitted = in_chunks(march, height * width, chunk, "lower --pipeline.model.eval-num-rays-per-chunk")
+        self.config.eval_num_rays_per_chunk = fitted
+        return {name: torch.cat(values).view(height, width, -1) for name, values in parts.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        # nerfstudio would go on with untrained weights, without a word.
+        check_parameter_layout(state_dict, self.state_dict(), "the checkpoint")
+        return super().load_state_dict(state_dict, *args, **kwargs)
 
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
         # An integer output would stop nerfstudio's viewer: it has no colormap for it.

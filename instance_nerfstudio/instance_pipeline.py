@@ -11,6 +11,7 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 from rich.progress import track
 from torchvision.utils import save_image
 
+from instance_nerfstudio.cached_training import CachedTrainingConfig
 from instance_nerfstudio.evaluation.calibration import fit_temperature
 from instance_nerfstudio.evaluation.metrics import InstanceMetrics
 from instance_nerfstudio.instance_datamanager import InstanceDataManager, InstanceDataManagerConfig
@@ -27,6 +28,8 @@ class InstancePipelineConfig(VanillaPipelineConfig):
     """Specifies the data manager."""
     model: InstanceNerfactoModelConfig = field(default_factory=InstanceNerfactoModelConfig)
     """Specifies the model."""
+    cached_training: CachedTrainingConfig = field(default_factory=CachedTrainingConfig)
+    """Training of the head alone over a frozen radiance field."""
     calibration_batches: int = 8
     """Batches of held-out rays (training rays where no view is held out) that calibrate `instance_confidence`."""
 

@@ -10,11 +10,15 @@ import torch
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
 
+from instance_nerfstudio.cached_training import train_on_cache, why_not_cached
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModelConfig
 from instance_nerfstudio.instance_pipeline import InstancePipeline
 from instance_nerfstudio.radiance_checkpoint import adopt_radiance_options, is_resumed
+from instance_nerfstudio.recorded_training import RecordedTraining, why_not_recorded
 
 WHOLE_RUN = 0
 """As `max_steps` of a learning rate schedule: it ends with the run, however long that is."""
@@ -35,6 +39,8 @@ class InstanceTrainer(Trainer):
     """
 
     pipeline: InstancePipeline
+    _recorded: RecordedTraining | None = None
+    _records: bool | None = None
 
     def __init__(self, config: TrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
         if config.machine.device_type == "cuda" and not torch.cuda.is_available():
@@ -60,9 +66,38 @@ class InstanceTrainer(Trainer):
         self.step = max(self._start_step - 1, 0)  # what the last save is named after when nothing is left to do
         self.config.max_num_iterations = max(total - self._start_step, 0)
         try:
-            super().train()
+            if self._trains_on_cache():
+                train_on_cache(self)
+            else:
+                super().train()
         finally:
             self.config.max_num_iterations = total
+
+    def train_iteration(self, step: int) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        if self._records is None:
+            self._records = self._can_record()
+            self._recorded = RecordedTraining(self) if self._records else None
+        if self._recorded is not None:
+            return self._recorded.train_iteration(step)
+        return super().train_iteration(step)
+
+    def _can_record(self) -> bool:
+        """On a GPU the host is the bottleneck; says so where something keeps iterations from being recorded."""
+        if self.pipeline.model.device.type != "cuda" or self.pipeline.model.frozen:
+            return False
+        reason = why_not_recorded(self)
+        if reason is not None:
+            CONSOLE.print(f"Iterations are not recorded as CUDA graphs, and are slower for it: {reason}.")
+        return reason is None
+
+    def _trains_on_cache(self) -> bool:
+        """Over a frozen radiance field samples are constants; says so where something keeps them from being cached."""
+        if not self.pipeline.model.frozen or self.config.max_num_iterations == 0:
+            return False
+        reason = why_not_cached(self)
+        if reason is not None:
+            CONSOLE.print(f"Every iteration marches its rays anew: {reason}.")
+        return reason is None
 
     @check_main_thread
     def save_checkpoint(self, step: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,9 @@ def adopt_radiance_options(config: NerfactoModelConfig, run: Path) -> None:
     for name in ("num_levels", "max_res", "log2_hashmap_size"):
         if f"_model.field.{name}" in state:
             setattr(config, name, int(state[f"_model.field.{name}"]))
+    if config.implementation == "auto":  # type: ignore[comparison-overlap]  ours, not nerfstudio's
+        fast = "triton" if torch.cuda.is_available() else "torch"
+        config.implementation = "tcnn" if _is_tcnn_layout(state) else fast  # type: ignore[assignment]
     # The file is YAML that constructs Python objects: it is searched, not loaded.
     text = checkpoint.parent.parent / "config.yml"
     found = re.search(r"^\s*average_init_density: ([-+.\deE]+)$", text.read_text(), re.M) if text.is_file() else None
@@ -62,6 +66,7 @@ def load_radiance(model: NerfactoModel, run: Path) -> None:
     checkpoint = find_checkpoint(run)
     _check_same_frame(model, checkpoint)
     state = _read_state(checkpoint)
+    check_parameter_layout(state, model.state_dict(), str(checkpoint))
     for part in _PARTS:
         prefix = f"_model.{part}."
         own = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
@@ -74,6 +79,32 @@ def load_radiance(model: NerfactoModel, run: Path) -> None:
                 f"had ({reason})"
             ) from error
     CONSOLE.print(f"Radiance field from {checkpoint}, frozen.")
+
+
+def check_parameter_layout(state: Mapping[str, object], own: Mapping[str, object], source: str) -> None:
+    """Refuses parameters of tiny-cuda-nn for a model without it, and the reverse.
+
+    tiny-cuda-nn keeps each module in one flat tensor, for a grid that is dense on coarse levels, half a cell off, and
+    padded: there is no exact conversion. torch and Triton share theirs.
+
+    Raises:
+        InputError: the layouts differ.
+    """
+    theirs, ours = _is_tcnn_layout(state), _is_tcnn_layout(own)
+    if theirs and not ours:
+        raise InputError(
+            f"{source}: holds parameters of tiny-cuda-nn, which nothing else can read; open it where that works, "
+            "with --pipeline.model.implementation tcnn (`implementation: tcnn` in config.yml), or train it again"
+        )
+    if ours and not theirs:
+        raise InputError(
+            f"{source}: was trained without tiny-cuda-nn; open it with --pipeline.model.implementation triton "
+            "(`implementation: triton` in config.yml)"
+        )
+
+
+def _is_tcnn_layout(state: Mapping[str, object]) -> bool:
+    return any(key.endswith(".params") for key in state)
 
 
 def find_checkpoint(run: Path) -> Path:
@@ -89,7 +120,8 @@ def find_checkpoint(run: Path) -> Path:
 
 def _read_state(checkpoint: Path) -> dict[str, torch.Tensor]:
     try:
-        return dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["pipeline"])
+        # Mapped, not read: only what is used comes from the disk, and a file of gigabytes opens at once.
+        return dict(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["pipeline"])
     except Exception as error:  # a damaged file can raise nearly anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(

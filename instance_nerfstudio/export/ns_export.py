@@ -1,12 +1,12 @@
-"""Adds `masks` to `ns-export`, which offers plugins no way to do so.
+"""Adds `masks` and `density` to `ns-export`, which offers plugins no way to do so.
 
-`python -m instance_nerfstudio.export.ns_export` is the masks export alone. It needs neither open3d nor pymeshlab,
-without whose system libraries `ns-export` doesn't start.
+`python -m instance_nerfstudio.export.ns_export` is these exports alone. It needs neither open3d nor pymeshlab, without
+whose system libraries `ns-export` doesn't start.
 """
 
 import sys
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 _EXPORTER = "nerfstudio.scripts.exporter"
 
@@ -29,24 +29,29 @@ def _entrypoint() -> None:
     """`ns-export` with the plugin's subcommands."""
     import tyro
 
+    tyro.extras.set_accent_color("bright_yellow")
+    tyro.cli(tyro.conf.FlagConversionOff[sys.modules[_EXPORTER].Commands | _subcommands()]).main()
+
+
+def _subcommands() -> Any:
+    import tyro
+
+    from instance_nerfstudio.export.density import ExportDensity
     from instance_nerfstudio.export.export_masks import ExportMasks
 
-    exporter = sys.modules[_EXPORTER]
-    tyro.extras.set_accent_color("bright_yellow")
     masks = Annotated[ExportMasks, tyro.conf.subcommand(name="masks")]
-    tyro.cli(tyro.conf.FlagConversionOff[exporter.Commands | masks]).main()
+    return masks | Annotated[ExportDensity, tyro.conf.subcommand(name="density")]
 
 
 def main() -> None:
-    """The masks export as a command of its own."""
+    """The plugin's exports as a command of its own."""
     import tyro
 
     from instance_nerfstudio.errors import show_input_errors_as_one_line
-    from instance_nerfstudio.export.export_masks import ExportMasks
 
     show_input_errors_as_one_line()
     tyro.extras.set_accent_color("bright_yellow")
-    tyro.cli(tyro.conf.FlagConversionOff[ExportMasks], prog="python -m instance_nerfstudio.export.ns_export").main()
+    tyro.cli(tyro.conf.FlagConversionOff[_subcommands()], prog="python -m instance_nerfstudio.export.ns_export").main()
 
 
 if __name__ == "__main__":

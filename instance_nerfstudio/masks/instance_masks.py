@@ -21,7 +21,7 @@ from instance_nerfstudio.masks.instances_json import (
     read_instances_json,
     write_instances_json,
 )
-from instance_nerfstudio.masks.safe_files import read_json, write_atomically
+from rcnn.safe_files import read_json, write_atomically
 
 __all__ = [
     "BACKGROUND",

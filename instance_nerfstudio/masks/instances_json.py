@@ -12,7 +12,7 @@ import numpy as np
 
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.masks.palette import colour_instances_uint8
-from instance_nerfstudio.masks.safe_files import read_json, write_atomically
+from rcnn.safe_files import read_json, write_atomically
 
 MAX_ID = 65534
 MASKS_FOLDER = "instance_masks"

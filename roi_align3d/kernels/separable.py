@@ -1,4 +1,4 @@
-"""Axis-aligned RoIs: a voxel's weight in a bin is a product of one per axis, and overlapping samples share their voxels.
+"""Axis-aligned RoIs: a voxel's weight in a bin is a product of one per axis, and close samples share their voxels.
 
 Forward, a program owns some (y, z) bins of a RoI and walks along x: every voxel that a bin's samples touch is read once
 per bin, and neighbouring bins find it in the L1 cache. Backward, a program owns voxels of a RoI's (y, z) footprint,
@@ -241,13 +241,14 @@ def pool_backward(
     ratio: tl.constexpr, aligned: tl.constexpr, crop: tl.constexpr,
     shares: tl.constexpr, block_rows: tl.constexpr, block_c: tl.constexpr,
 ):  # fmt: skip
-    """Adds to `grids`, fp32 [N, X, Y, Z, C] each, from `gradient` [K, P, Q, R, C]; a program per (RoI, share), channels.
+    """Adds to `grids`, fp32 [N, X, Y, Z, C] each, from `gradient` [K, P, Q, R, C].
 
-    Shares take the runs of `block_rows` voxels of the (y, z) footprint in turn.
+    A program owns a share of a RoI and a block of channels. Shares take the runs of `block_rows` voxels of the (y, z)
+    footprint in turn.
     """
     k = tl.program_id(0).to(tl.int64) // shares
     c = tl.program_id(1) * block_c + tl.arange(0, block_c)
-    grid, X, Y, Z, plane, a0, a1, a2, b0, b1, b2, reads, named = _place(
+    grid, X, Y, Z, plane, a0, a1, a2, b0, b1, b2, reads, _ = _place(
         rois, grids, table, batches, k, levels, aligned, crop
     )
     low_x, many_x = _voxels_of_roi(a0, b0, X, reads, P, ratio, aligned, crop)

@@ -1,5 +1,6 @@
 """The model: nerfacto untouched beneath it, outputs per ray, and what each loss trains."""
 
+import io
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.models.nerfacto import NerfactoModel
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 
 from instance_nerfstudio.compat import UnavailableLPIPS
@@ -413,3 +416,32 @@ def test_resuming_with_masks_of_new_instances(make_pipeline, scene, tmp_path):
     with pytest.raises(InputError, match=r"models: .*\[300\]") as caught:
         start(pipeline, load_dir=tmp_path / "models")
     assert "\n" not in str(caught.value)
+
+
+def test_out_of_memory_while_rendering_halves_the_chunk(trained, monkeypatch):
+    model = trained.pipeline.model
+    camera = trained.pipeline.datamanager.eval_dataset.cameras[:1]
+    whole = model.render(camera)
+    console, forward, chunks = io.StringIO(), model.forward, []
+
+    def small_memory(ray_bundle: RayBundle) -> dict[str, Any]:
+        chunks.append(len(ray_bundle))
+        if len(ray_bundle) > 250:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return forward(ray_bundle)
+
+    monkeypatch.setattr(CONSOLE, "file", console)
+    monkeypatch.setattr(model, "forward", small_memory)
+    monkeypatch.setattr(model.config, "eval_num_rays_per_chunk", 1 << 15)
+    halved = model.render(camera)
+    assert chunks == [768, 384, 192, 192, 192, 192]
+    assert [line.split(" rays ")[0][-3:] for line in console.getvalue().splitlines()] == ["384", "192"]
+    for name, value in whole.items():
+        torch.testing.assert_close(halved[name], value, msg=name)
+
+    chunks.clear()
+    model.render(camera)
+    assert chunks == [192] * 4  # the next picture knows
+    monkeypatch.setattr(model, "forward", lambda ray_bundle: small_memory(camera.generate_rays(0)))
+    with pytest.raises(InputError, match="out of GPU memory"):
+        model.render(camera)  # not even one ray fits

@@ -3,27 +3,40 @@
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from instance_nerfstudio.errors import InputError
+from rcnn.errors import InputError
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Readers see the old file or the new one, never a part; a failure leaves nothing behind."""
+@contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that becomes `path` when the block ends without an error.
+
+    Readers see the old file or the new one, never a part; a failure leaves nothing behind.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile, which makes private files: the result gets the permissions of any other new file.
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    handle = os.open(temporary, flags, 0o666)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        with os.fdopen(handle, "w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Readers see the old file or the new one, never a part; a failure leaves nothing behind."""
+    with open_atomically(path) as file:
+        file.write(data)
 
 
 def read_json(path: Path) -> dict[str, Any]:

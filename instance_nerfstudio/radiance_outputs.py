@@ -1,0 +1,83 @@
+"""nerfacto's rendering of a batch of rays, kept apart so that the instance head gets at what colour is made of."""
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras.rays import RayBundle, RaySamples
+from nerfstudio.field_components.field_heads import FieldHeadNames
+from nerfstudio.model_components.losses import (
+    orientation_loss,
+    pred_normal_loss,
+    scale_gradients_by_distance_squared,
+)
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModel
+
+
+def radiance_outputs(
+    model: "InstanceNerfactoModel", ray_bundle: RayBundle
+) -> tuple[dict[str, Any], RaySamples, Float[Tensor, "rays samples 1"], Float[Tensor, "rays samples features"]]:
+    """nerfacto's own `get_outputs`, in its order.
+
+    Training leaves out the depth pictures, which no loss reads; over a frozen field it leaves out colour too.
+
+    Returns:
+        Outputs; the field's samples, their weights and geometry features.
+    """
+    config = model.config
+    ray_samples: RaySamples
+    ray_samples, weights_list, ray_samples_list = model.proposal_sampler(ray_bundle, density_fns=model.density_fns)
+    with_normals = config.predict_normals and not model.frozen
+    with torch.enable_grad() if with_normals else nullcontext():
+        density, geometry = model.field.get_density(ray_samples)
+    if config.use_gradient_scaling:
+        density = scale_gradients_by_distance_squared({FieldHeadNames.DENSITY: density}, ray_samples)[
+            FieldHeadNames.DENSITY
+        ]
+    weights = ray_samples.get_weights(density)
+    weights_list.append(weights)
+    ray_samples_list.append(ray_samples)
+    outputs: dict[str, Any] = {"accumulation": model.renderer_accumulation(weights=weights)}
+    if not model.training or config.use_label_regularization:
+        outputs["expected_depth"] = model.renderer_expected_depth(weights=weights, ray_samples=ray_samples)
+    if not (model.frozen and model.training):
+        outputs |= _colour_outputs(model, ray_bundle, ray_samples, geometry, weights, with_normals)
+    if model.training:
+        outputs["weights_list"] = weights_list
+        outputs["ray_samples_list"] = ray_samples_list
+    else:
+        outputs["depth"] = model.renderer_depth(weights=weights, ray_samples=ray_samples)
+        for i in range(config.num_proposal_iterations):
+            outputs[f"prop_depth_{i}"] = model.renderer_depth(weights=weights_list[i], ray_samples=ray_samples_list[i])
+    return outputs, ray_samples, weights, geometry
+
+
+def _colour_outputs(
+    model: "InstanceNerfactoModel",
+    ray_bundle: RayBundle,
+    ray_samples: RaySamples,
+    geometry: Float[Tensor, "rays samples features"],
+    weights: Float[Tensor, "rays samples 1"],
+    with_normals: bool,
+) -> dict[str, Tensor]:
+    """nerfacto's colour and, with `predict_normals`, its normals and their losses."""
+    field_outputs = model.field.get_outputs(ray_samples, density_embedding=geometry)
+    if with_normals:
+        with torch.enable_grad():
+            field_outputs[FieldHeadNames.NORMALS] = model.field.get_normals()
+    if model.config.use_gradient_scaling:
+        field_outputs = scale_gradients_by_distance_squared(field_outputs, ray_samples)
+    outputs = {"rgb": model.renderer_rgb(rgb=field_outputs[FieldHeadNames.RGB], weights=weights)}
+    if with_normals:
+        normals, predicted = field_outputs[FieldHeadNames.NORMALS], field_outputs[FieldHeadNames.PRED_NORMALS]
+        outputs["normals"] = model.normals_shader(model.renderer_normals(normals=normals, weights=weights))
+        outputs["pred_normals"] = model.normals_shader(model.renderer_normals(normals=predicted, weights=weights))
+        if model.training:
+            detached = weights.detach()
+            outputs["rendered_orientation_loss"] = orientation_loss(detached, normals, ray_bundle.directions)
+            outputs["rendered_pred_normal_loss"] = pred_normal_loss(detached, normals.detach(), predicted)
+    return outputs
