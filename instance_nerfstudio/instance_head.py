@@ -12,8 +12,8 @@ from nerfstudio.field_components.encodings import HashEncoding
 from nerfstudio.field_components.mlp import MLP
 from torch import Tensor, nn
 
-from instance_nerfstudio.hash_grid import use_hash_grids
-from instance_nerfstudio.implementation import Implementation, nerfstudio_implementation
+from instance_nerfstudio.hash_grids.hash_grid import use_hash_grids
+from instance_nerfstudio.hash_grids.implementation import Implementation, nerfstudio_implementation
 
 # Rows of logits that inference holds at once: 2^26 floats are 256 MB, whatever the number of instances.
 _MAX_LOGITS = 1 << 26

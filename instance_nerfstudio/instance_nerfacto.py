@@ -24,8 +24,9 @@ from torch.nn import Parameter
 from instance_nerfstudio.compat import UnavailableLPIPS, lpips_without_download
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.evaluation.metrics import view_metrics
-from instance_nerfstudio.hash_grid import use_hash_grids
-from instance_nerfstudio.implementation import (
+from instance_nerfstudio.frozen_field.radiance_checkpoint import check_parameter_layout, is_resumed, load_radiance
+from instance_nerfstudio.hash_grids.hash_grid import use_hash_grids
+from instance_nerfstudio.hash_grids.implementation import (
     Implementation,
     WantedImplementation,
     choose_implementation,
@@ -37,7 +38,6 @@ from instance_nerfstudio.instance_voxels import InstanceVoxels
 from instance_nerfstudio.losses import instance_cross_entropy, label_regularization
 from instance_nerfstudio.masks.palette import colour_instances, overlay
 from instance_nerfstudio.memory_chunks import in_chunks
-from instance_nerfstudio.radiance_checkpoint import check_parameter_layout, is_resumed, load_radiance
 from instance_nerfstudio.radiance_outputs import radiance_outputs
 from instance_nerfstudio.weight_quantiles import weight_quantiles
 

@@ -11,9 +11,9 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 from rich.progress import track
 from torchvision.utils import save_image
 
-from instance_nerfstudio.cached_training import CachedTrainingConfig
 from instance_nerfstudio.evaluation.calibration import fit_temperature
 from instance_nerfstudio.evaluation.metrics import InstanceMetrics
+from instance_nerfstudio.frozen_field.cached_training import CachedTrainingConfig
 from instance_nerfstudio.instance_datamanager import InstanceDataManager, InstanceDataManagerConfig
 from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModel, InstanceNerfactoModelConfig
 

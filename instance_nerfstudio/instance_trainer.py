@@ -13,11 +13,11 @@ from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from instance_nerfstudio.cached_training import train_on_cache, why_not_cached
 from instance_nerfstudio.errors import InputError
+from instance_nerfstudio.frozen_field.cached_training import train_on_cache, why_not_cached
+from instance_nerfstudio.frozen_field.radiance_checkpoint import adopt_radiance_options, is_resumed
 from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModelConfig
 from instance_nerfstudio.instance_pipeline import InstancePipeline
-from instance_nerfstudio.radiance_checkpoint import adopt_radiance_options, is_resumed
 from instance_nerfstudio.recorded_training import RecordedTraining, why_not_recorded
 
 WHOLE_RUN = 0

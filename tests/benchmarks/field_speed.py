@@ -130,7 +130,7 @@ def joint_milliseconds(scene: Path, folder: Path, options: dict[str, Any], recor
 
 def head_alone(scene: Path, folder: Path, radiance_iterations: int) -> dict[str, float]:
     """The head over a frozen field: time per step, time to its best, and of rendering."""
-    import instance_nerfstudio.cached_training as cached
+    import instance_nerfstudio.frozen_field.cached_training as cached
     from instance_nerfstudio.training import train_quietly
 
     with Progress() as progress:

@@ -1,0 +1,1 @@
+"""The multiresolution hash encoding without tiny-cuda-nn, and the choice of what computes it."""
