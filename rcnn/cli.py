@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -38,6 +39,58 @@ class Assets:
         from rcnn.rooms.assets.command import make_assets  # not for --help
 
         make_assets(self.out, self.library, self.cache, self.max_faces, self.attribution, self.cc0_only)
+
+
+@rooms.command(name="make")
+@dataclass
+class Make:
+    """Make furnished rooms with pictures and exact truth: instances, semantics, depth, boxes, voxels.
+
+    Rooms are room_0000, room_0001, ... in --out; each is a folder for `ns-train instance-nerfacto --data`. Rooms that
+    are there already are kept, so an interrupted run goes on where it stopped.
+    """
+
+    out: Path
+    """Folder for the rooms of one split."""
+    split: Literal["train", "val", "test"]
+    """Which models to furnish with: no model of one split is in rooms of another."""
+    count: int
+    """Number of rooms."""
+    seed: int = 0
+    """The same seed gives the same rooms; splits with the same seed have different rooms."""
+    pack: Path | None = None
+    """Furniture pack made by `nerf-rcnn rooms assets`; the CC0 pack that comes with this package when not given."""
+    kind: Literal["bedroom", "living_room", "dining_room", "study", "kitchen"] | None = None
+    """Only rooms of this kind."""
+    width: int = 320
+    """Picture width in pixels."""
+    height: int = 240
+    """Picture height in pixels."""
+    views: int = 70
+    """Pictures of a room."""
+    held_out: int = 12
+    """Pictures of these that are not for training."""
+    resolution: int = 160
+    """Voxels along the longest side of a room."""
+    num_workers: int | None = None
+    """Processes; one per core when not given."""
+
+    def main(self) -> None:
+        """Builds the rooms."""
+        from rcnn.rooms.make import check_packages, make_rooms  # not for --help
+
+        check_packages()
+        from rcnn.rooms.generate import GeneratedRoomConfig
+
+        config = GeneratedRoomConfig(
+            width=self.width,
+            height=self.height,
+            num_views=self.views,
+            num_held_out=self.held_out,
+            voxel_resolution=self.resolution,
+        )
+        rooms = make_rooms(self.out, self.split, self.count, self.seed, self.pack, config, self.kind, self.num_workers)
+        print(f"{len(rooms)} rooms in {self.out}, a look at them: {self.out / 'contact_sheet.jpg'}")
 
 
 def main() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from rcnn.rooms.layout import Piece
-from rcnn.rooms.raycast import RayCaster, RayPool
+from rcnn.rooms.piece import Piece
+from rcnn.rooms.raycast import InlinePool, RayCaster, RayPool
 from rcnn.rooms.render import Pinhole
 from rcnn.rooms.scene import Scene
 
@@ -27,6 +27,10 @@ class CameraConfig:
     """Metres; a view of nothing but a nearby wall teaches little."""
     min_instances: int = 4
     """Pieces that must be in view."""
+
+
+class NoViewError(ValueError):
+    """A room leaves too few good places for a camera."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,13 @@ def _inside_a_box(point: np.ndarray, pieces: Sequence[Piece], margin: float) -> 
     return False
 
 
-def _propose(pieces: Sequence[Piece], size: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def _propose(
+    pieces: Sequence[Piece],
+    size: np.ndarray,
+    count: int,
+    rng: np.random.Generator,
+    is_inside: Callable[[np.ndarray], bool],
+) -> np.ndarray:
     """(count, 4, 4) random poses outside all pieces; four in five look at a piece, in turn."""
     poses: list[np.ndarray] = []
     margin = 0.3
@@ -93,7 +103,7 @@ def _propose(pieces: Sequence[Piece], size: np.ndarray, count: int, rng: np.rand
         else:
             target = size * np.array([0.25, 0.25, 0.2]) + size * np.array([0.5, 0.5, 0.4]) * rng.random(3)
         steep = abs(target[2] - eye[2]) > 1.7 * np.linalg.norm(target[:2] - eye[:2])
-        if steep or np.linalg.norm(target - eye) < 0.8 or _inside_a_box(eye, pieces, 0.15):
+        if steep or np.linalg.norm(target - eye) < 0.8 or not is_inside(eye) or _inside_a_box(eye, pieces, 0.15):
             continue
         poses.append(look_at(eye, target))
     return np.stack(poses)
@@ -123,21 +133,23 @@ def _probe(caster: RayCaster, scene: Scene, poses: np.ndarray, camera: Pinhole) 
 
 
 def choose_cameras(
-    pool: RayPool,
+    pool: RayPool | InlinePool,
     scene: Scene,
     pieces: Sequence[Piece],
     num_views: int,
     num_held_out: int,
     config: CameraConfig,
-    seed: int,
+    seed: int | tuple[int, ...],
+    is_inside: Callable[[np.ndarray], bool] = lambda eye: True,
 ) -> CameraPlan:
     """Picks views from random candidates so that rarely seen pieces win, and held-out views that see everything.
 
-    Raises ValueError when the room leaves too few good places to stand.
+    `is_inside` tells whether a point (3,) between the outermost walls is in the room. Raises NoViewError when the room
+    leaves too few good places to stand.
     """
-    rng = np.random.default_rng((seed, 300))
+    rng = np.random.default_rng([*np.atleast_1d(seed).tolist(), 300])
     camera = Pinhole(PROBE_WIDTH, PROBE_HEIGHT, focal_length(PROBE_WIDTH, config.horizontal_fov))
-    candidates = _propose(pieces, scene.size, config.candidates_per_view * num_views + 60, rng)
+    candidates = _propose(pieces, scene.size, config.candidates_per_view * num_views + 60, rng, is_inside)
     jobs = [(candidates[start : start + 32], camera) for start in range(0, len(candidates), 32)]
     probes = [probe for batch in pool.map(_probe, jobs) for probe in batch]
     needed = min(config.min_instances, len(pieces))
@@ -149,7 +161,7 @@ def choose_cameras(
         and (probe.share >= VISIBLE_SHARE).sum() >= needed
     ]
     if len(good) < num_views:
-        raise ValueError(f"only {len(good)} of {len(candidates)} camera poses are usable, {num_views} views are needed")
+        raise NoViewError(f"only {len(good)} of {len(candidates)} camera poses are usable, {num_views} are needed")
     poses = candidates[good]
     seen = np.stack([probes[k].share for k in good]) >= VISIBLE_SHARE
 

@@ -14,8 +14,8 @@ from rcnn.rooms.shapes import box, cushion, turned
 KNOB = [(0.0, -0.012), (0.012, -0.012), (0.016, 0.0), (0.012, 0.012), (0.0, 0.012)]
 
 
-def bed(palette: Palette, rng: np.random.Generator, width: float = 1.6, length: float = 2.05) -> Mesh:
-    """Double bed with headboard, mattress, two pillows, a throw pillow and a blanket; the head is at +y."""
+def bed(palette: Palette, rng: np.random.Generator, width: float = 1.6, length: float = 2.05, pillows: int = 2) -> Mesh:
+    """Bed with headboard, mattress, one or two pillows, a throw pillow and a blanket; the head is at +y."""
     back = length / 2
     parts = [
         box((width, 0.06, 0.62), palette.dark_wood, (0, back - 0.03, 0.71), 0.02),
@@ -36,7 +36,7 @@ def bed(palette: Palette, rng: np.random.Generator, width: float = 1.6, length: 
     parts.append(cover.deformed(lifted))
     fold_y = -back + 0.055 + cover_length + 0.02
     parts.append(box((width - 0.01, 0.26, 0.07), palette.linen, (0, fold_y, 0.55), 0.033))
-    for x in (-1, 1):
+    for x in (-1, 1) if pillows == 2 else (0,):
         pillow = cushion((0.66, 0.42, 0.17), palette.linen, puff=0.55)
         lean = 0.30 + 0.08 * rng.random()
         parts.append(pillow.moved((x * 0.37 * width / 1.6, back - 0.33, 0.655), 0.06 * rng.normal(), lean))

@@ -1,4 +1,4 @@
-"""Armchair, coffee table, TV stand, television, floor lamp, potted plant, floor vase.
+"""Armchair, sofa, coffee tables, TV stand, television, floor lamp, potted plant, floor vase.
 
 Every builder returns one piece about the origin: footprint centred, standing on z = 0, front towards -y, metres.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from rcnn.rooms.furniture_bedroom import shade
 from rcnn.rooms.mesh import Material, Mesh, hex_colour, join
 from rcnn.rooms.palette import Palette
-from rcnn.rooms.shapes import box, cushion, leaf, panel, tube, turned
+from rcnn.rooms.shapes import box, cushion, leaf, panel, sheet, tube, turned
 
 
 def armchair(palette: Palette, rng: np.random.Generator, width: float = 0.86) -> Mesh:
@@ -32,6 +32,52 @@ def armchair(palette: Palette, rng: np.random.Generator, width: float = 0.86) ->
         for y in (-1, 1):
             at = (x * (width / 2 - 0.1), y * (depth / 2 - 0.11), 0)
             parts.append(turned([(0, 0), (0.016, 0), (0.028, 0.16), (0, 0.16)], palette.dark_wood, at, 10))
+    return join(parts)
+
+
+def sofa(palette: Palette, rng: np.random.Generator, width: float = 2.0) -> Mesh:
+    """Upholstered sofa for two to four with arms, seat and back cushions, and throw pillows."""
+    depth, cloth = float(rng.uniform(0.82, 0.95)), palette.upholstery
+    seat, arm = float(rng.uniform(0.40, 0.45)), float(rng.uniform(0.12, 0.22))
+    back, rise = float(rng.uniform(0.72, 0.88)), float(rng.uniform(0.56, 0.66))
+    foot, inner = float(rng.uniform(0.06, 0.14)), width - 2 * arm
+    count = max(2, round(inner / 0.72))
+    parts = [
+        box((width - 0.04, depth - 0.04, seat - 0.13 - foot), cloth, (0, 0, (seat - 0.13 + foot) / 2), 0.03),
+        box((inner + 0.04, 0.18, back - foot - 0.02), cloth, (0, depth / 2 - 0.10, (back + foot) / 2), 0.06),
+    ]
+    for k in range(count):
+        x, wide = (k - (count - 1) / 2) * inner / count, inner / count - 0.008
+        parts.append(box((wide, depth - 0.2, 0.15), cloth, (x, -0.09, seat - 0.075), 0.045))
+        leaning = box((wide, 0.16, back - seat + 0.05), cloth, (0, 0, 0), 0.06)
+        parts.append(leaning.moved((x, depth / 2 - 0.25, (back + seat) / 2 + 0.03), 0, -0.14))
+    for side in (-1, 1):
+        at = (side * (width / 2 - arm / 2), -0.01, (rise + foot) / 2)
+        parts.append(box((arm, depth - 0.03, rise - foot), cloth, at, 0.45 * arm if rng.random() < 0.7 else 0.03))
+        for y in (-1, 1):
+            leg = [(0, 0), (0.016, 0), (0.025, foot + 0.02), (0, foot + 0.02)]
+            parts.append(turned(leg, palette.dark_wood, (side * (width / 2 - 0.1), y * (depth / 2 - 0.1), 0), 10))
+    for side in (-1, 1):
+        if rng.random() < 0.7:
+            pillow = cushion((0.42, 0.36, 0.15), palette.accent if rng.random() < 0.7 else palette.blanket, puff=0.55)
+            at = (side * (inner / 2 - 0.26), depth / 2 - 0.43, seat + 0.20)
+            parts.append(pillow.moved(at, side * 0.2 + 0.1 * rng.normal(), 1.05))
+    return join(parts)
+
+
+def low_table(
+    palette: Palette, rng: np.random.Generator, width: float = 1.1, depth: float = 0.55, height: float = 0.42
+) -> Mesh:
+    """Rectangular coffee table on four legs, with or without a shelf."""
+    top, leg = float(rng.uniform(0.025, 0.05)), float(rng.uniform(0.035, 0.06))
+    legs = palette.metal if rng.random() < 0.35 else palette.dark_wood
+    parts = [box((width, depth, top), palette.wood, (0, 0, height - top / 2), 0.008)]
+    for x in (-1, 1):
+        for y in (-1, 1):
+            at = (x * (width / 2 - leg / 2 - 0.02), y * (depth / 2 - leg / 2 - 0.02), (height - top) / 2)
+            parts.append(box((leg, leg, height - top), legs, at, 0.005))
+    if rng.random() < 0.5:
+        parts.append(box((width - 0.06, depth - 0.06, 0.018), palette.wood, (0, 0, 0.14), 0.004))
     return join(parts)
 
 
@@ -127,6 +173,51 @@ def floor_lamp(palette: Palette, rng: np.random.Generator, height: float = 1.55)
     return join(parts)
 
 
+def arc_lamp(palette: Palette, rng: np.random.Generator, height: float = 1.5) -> Mesh:
+    """Straight pole on a round foot with a conical shade."""
+    foot = float(rng.uniform(0.12, 0.16))
+    wide = float(rng.uniform(0.15, 0.2))
+    base = [(0, 0), (foot, 0), (foot, 0.015), (0.03, 0.03), (0.012, 0.05), (0.012, height - 0.1), (0, height - 0.1)]
+    bulb = [(0, height - 0.2), (0.03, height - 0.18), (0.03, height - 0.1), (0, height - 0.08)]
+    parts = [
+        turned(base, palette.metal, segments=20),
+        turned(bulb, Material("paper", hex_colour("#fff2d8"), emission=1.0), segments=12),
+        shade(wide, float(rng.uniform(0.55, 0.95)) * wide, height - 0.28, height),
+    ]
+    for k in range(3):
+        spoke = box((0.55 * wide, 0.007, 0.007), palette.metal, (0.275 * wide, 0, height - 0.11))
+        parts.append(spoke.moved(yaw=2 * np.pi * k / 3))
+    return join(parts)
+
+
+def pendant(palette: Palette, rng: np.random.Generator, drop: float = 0.7) -> Mesh:
+    """Lamp on a cord that hangs from the ceiling; its upper end is the plate on the ceiling."""
+    wide, tall = float(rng.uniform(0.16, 0.28)), float(rng.uniform(0.16, 0.26))
+    narrow = wide * float(rng.uniform(0.25, 0.95))
+    plate = [(0, drop - 0.03), (0.05, drop - 0.02), (0.05, drop), (0, drop)]
+    cord = [(0, tall - 0.02), (0.006, tall - 0.02), (0.006, drop - 0.025), (0, drop - 0.025)]
+    bulb = [(0, 0.06), (0.035, 0.08), (0.035, tall - 0.06), (0, tall - 0.02)]
+    parts = [
+        turned(plate, palette.metal, segments=20),
+        turned(cord, palette.black, segments=8),
+        turned(bulb, Material("paper", hex_colour("#fff2d8"), emission=1.0), segments=12),
+        shade(wide, narrow, 0.0, tall),
+    ]
+    for k in range(3):
+        spoke = box((narrow, 0.006, 0.006), palette.metal, (narrow / 2, 0, tall - 0.03))
+        parts.append(spoke.moved(yaw=2 * np.pi * k / 3))
+    return join(parts)
+
+
+def rug(palette: Palette, rng: np.random.Generator, width: float = 2.0, depth: float = 1.4) -> Mesh:
+    """Carpet of 8 mm."""
+    pattern = ("rug", "rug", "plaid", "stripes", "fabric", "wallpaper")[rng.integers(6)]
+    pile = Material("rug", (1.0, 1.0, 1.0)) if pattern == "rug" else Material(pattern, palette.blanket.colour)
+    sides = box((width, depth, 0.007), palette.blanket, (0, 0, 0.0035), step=0.09)
+    top = sheet((-width / 2, -depth / 2, 0.008), (width, 0, 0), (0, depth, 0), pile, stretched=pattern == "rug")
+    return join([sides, top])
+
+
 def plant(palette: Palette, rng: np.random.Generator, height: float = 1.1) -> Mesh:
     """Arching pointed leaves on short stems in a tapered pot filled with earth."""
     pot_top = 0.32
@@ -157,6 +248,62 @@ def plant(palette: Palette, rng: np.random.Generator, height: float = 1.1) -> Me
     for x, y in ((0.02, 0.0), (-0.015, 0.02), (-0.01, -0.02)):
         parts.append(tube([(x, y, pot_top - 0.04), (1.3 * x, 1.3 * y, height - 0.30)], [0.014, 0.007], stalk))
     return join(parts)
+
+
+def snake_plant(palette: Palette, rng: np.random.Generator, height: float = 0.9) -> Mesh:
+    """Upright blades in a straight pot."""
+    tall = float(rng.uniform(0.25, 0.4)) * height
+    wide = float(rng.uniform(0.11, 0.17))
+    parts = [_pot(palette, wide, tall, float(rng.uniform(0.8, 1.0)))]
+    greens = [Material("leaf", hex_colour(code)) for code in ("#55803f", "#7c9a4c", "#9aa95a")]
+    count = int(rng.integers(9, 17))
+    for k in range(count):
+        angle, reach = 2.399963 * k, 0.75 * wide * np.sqrt(k / count)
+        length = (height - tall) * float(rng.uniform(0.7, 1.0))
+        blade = leaf(length, 0.07, 0.25, greens[k % 3])
+        lean = np.radians(78 + 6 * rng.normal() - 18 * reach / wide)
+        parts.append(_tilted(blade, lean).moved((reach * np.cos(angle), reach * np.sin(angle), tall - 0.02), angle))
+    return join(parts)
+
+
+def bush(palette: Palette, rng: np.random.Generator, height: float = 1.3) -> Mesh:
+    """Small tree: a bent stem with a crown of short leaves all around."""
+    tall = float(rng.uniform(0.2, 0.3)) * height
+    wide = float(rng.uniform(0.13, 0.19))
+    crown = float(rng.uniform(0.22, 0.36))
+    parts = [_pot(palette, wide, tall, float(rng.uniform(0.65, 0.9)))]
+    middle = height - 0.8 * crown
+    bend = 0.06 * rng.normal(size=2)
+    path = [(0, 0, tall - 0.05), (*bend, (tall + middle) / 2), (0, 0, middle)]
+    parts.append(tube(path, [0.022, 0.018, 0.012], Material("wood", hex_colour("#6b5136"))))
+    greens = [Material("leaf", hex_colour(code)) for code in ("#3f7a38", "#5c9446", "#2f6237")]
+    count = int(rng.integers(40, 64))
+    for k in range(count):
+        # evenly over a ball
+        up = 1 - 1.7 * (k + 0.5) / count
+        angle = 2.399963 * k + 0.3 * rng.normal()
+        reach = float(rng.uniform(0.35, 0.8)) * crown
+        out = np.sqrt(max(0.0, 1 - up * up)) * reach
+        blade = leaf(float(rng.uniform(0.11, 0.18)), 0.075, 0.7, greens[k % 3])
+        at = (out * np.cos(angle), out * np.sin(angle), middle + 0.8 * up * reach)
+        parts.append(_tilted(blade, np.arcsin(np.clip(0.8 * up, -1, 1))).moved(at, angle))
+    return join(parts)
+
+
+def _tilted(mesh: Mesh, rise: float) -> Mesh:
+    """Turned about y, so that +x points up by `rise` radians."""
+    cos, sin = np.cos(rise), np.sin(rise)
+    tilt = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
+    return replace(mesh, vertices=mesh.vertices @ tilt, normals=mesh.normals @ tilt)
+
+
+def _pot(palette: Palette, radius: float, height: float, foot: float) -> Mesh:
+    """Pot with earth; `foot` is its lower radius as a share of the upper one."""
+    glaze = Material("speckle", palette.accent.colour) if radius > 0.14 else palette.linen
+    outline = [(0, 0), (foot * radius, 0), (radius, height), (radius - 0.015, height), (radius - 0.02, height - 0.03)]
+    soil = [(0, height - 0.06), (0.9 * radius, height - 0.06), (0.9 * radius, height - 0.025), (0, height - 0.02)]
+    return join([turned([*outline, (0, height - 0.03)], glaze, segments=28),
+                 turned(soil, Material("speckle", hex_colour("#4a3423")))])  # fmt: skip
 
 
 def floor_vase(palette: Palette, rng: np.random.Generator, height: float = 0.58) -> Mesh:

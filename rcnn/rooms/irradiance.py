@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from rcnn.rooms.raycast import RayCaster, RayPool
+from rcnn.rooms.raycast import InlinePool, RayCaster, RayPool
 from rcnn.rooms.scene import Scene
 
 
@@ -35,7 +35,11 @@ BURIED_SHARE = 0.5
 
 
 def bake_irradiance(
-    pool: RayPool, scene: Scene, config: IrradianceConfig, seed: int, advance: Callable[[float], None]
+    pool: RayPool | InlinePool,
+    scene: Scene,
+    config: IrradianceConfig,
+    seed: int | tuple[int, ...],
+    advance: Callable[[float], None],
 ) -> np.ndarray:
     """(V, 3) float32 irradiance at the vertices, in the units of the lights' radiance times steradian.
 
@@ -92,11 +96,11 @@ def _gather_chunk(
     origins: np.ndarray,
     normals: np.ndarray,
     config: IrradianceConfig,
-    seed: int,
+    seed: int | tuple[int, ...],
     k: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Direct irradiance (n, 3) and the triangles met by cosine-distributed rays (n, R), -1 for insides of solids."""
-    rng = np.random.default_rng((seed, 200, k))
+    rng = np.random.default_rng([*np.atleast_1d(seed).tolist(), 200, k])
     n = len(origins)
     direct = np.zeros((n, 3), np.float32)
     for light in scene.lights:

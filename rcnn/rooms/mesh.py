@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,6 +23,8 @@ class Material:
     """Diffuse albedo, linear RGB in [0, 1]."""
     emission: float = 0.0
     """Radiance given off per unit of albedo, in the same units as the lights' radiance."""
+    gloss: float = 0.0
+    """Share of the mirror-like reflection of the lights that the surface shows: 0 is matt, 1 is polished."""
 
 
 def hex_colour(code: str) -> tuple[float, float, float]:
@@ -48,9 +51,13 @@ class Mesh:
     material_of_face: np.ndarray
     """(F,) int64 into the materials."""
 
+    @cached_property
+    def _bounds(self) -> np.ndarray:
+        return np.stack([self.vertices.min(0), self.vertices.max(0)])
+
     def bounds(self) -> np.ndarray:
         """(2, 3) smallest and largest coordinates."""
-        return np.stack([self.vertices.min(0), self.vertices.max(0)])
+        return self._bounds
 
     def moved(self, offset: ArrayLike = (0.0, 0.0, 0.0), yaw: float = 0.0, pitch: float = 0.0) -> Mesh:
         """Rotated by `pitch` about x, then by `yaw` about z (radians, counter-clockwise), then shifted (metres)."""

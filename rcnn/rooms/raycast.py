@@ -89,6 +89,18 @@ class RayPool:
             raise RuntimeError("a ray casting process died (out of memory?); try fewer workers") from None
 
 
+class InlinePool:
+    """Does in this process what `RayPool` does in others, for callers that are one of many processes themselves."""
+
+    def __init__(self, scene: Scene):
+        self._scene, self._caster = scene, RayCaster(scene)
+
+    def map(self, function: Callable[..., Result], arguments: Iterable[tuple]) -> Iterator[Result]:
+        """Yields `function(caster, scene, *arguments)` in the order of the arguments."""
+        for argument in arguments:
+            yield function(self._caster, self._scene, *argument)
+
+
 @contextmanager
 def ray_pool(scene: Scene, num_workers: int) -> Iterator[RayPool]:
     """Opens a pool; on any exception the waiting work is dropped and the processes end."""

@@ -67,7 +67,7 @@ def render_view(
             part = slice(start, start + BATCH)
             spacing = 1.0 / (camera.focal * np.sqrt(samples))
             total[part] += _shade(caster, scene, lighting, origins[part], directions[part], spacing)
-    return _encode(total / samples).reshape(*shape, 3), ids
+    return encode_srgb(total / samples).reshape(*shape, 3), ids
 
 
 def _shade(
@@ -75,24 +75,38 @@ def _shade(
 ) -> np.ndarray:
     """(N, 3) display-linear colours in [0, 1] seen along rays that are `spacing` radians apart."""
     hit = caster.first_hit(origins, directions)
+    return film(diffuse_radiance(scene, lighting.irradiance, hit, directions, spacing), lighting.exposure)
+
+
+def diffuse_radiance(
+    scene: Scene, irradiance: np.ndarray, hit: dict[str, np.ndarray], directions: np.ndarray, spacing: float
+) -> np.ndarray:
+    """(N, 3) light that leaves the points hit by rays that are `spacing` radians apart; 0 where nothing is hit."""
     triangle = hit["primID"]
+    hit = {**hit, "tfar": np.where(triangle >= 0, hit["tfar"], np.float32(1))}
     weights = np.stack([1 - hit["u"] - hit["v"], hit["u"], hit["v"]], 1)
-    cosine = np.abs(np.einsum("nk,nk->n", hit["Ng"], directions)) / np.linalg.norm(hit["Ng"], axis=1)
+    cosine = np.abs(np.einsum("nk,nk->n", hit["Ng"], directions)) / np.maximum(np.linalg.norm(hit["Ng"], axis=1), 1e-30)
     footprint = hit["tfar"] * np.float32(spacing) / np.sqrt(np.maximum(cosine, 0.1))
     # a stretched texture spans its panel once, so its coordinates are not metres
     footprint /= scene.metres_per_uv[triangle]
     uv = np.einsum("nc,nck->nk", weights, scene.uv[triangle])
     albedo = scene.colour[triangle] * scene.atlas.look_up(scene.texture[triangle], uv, footprint)
     corners = scene.faces[triangle]
-    light = lighting.irradiance[corners[:, 0]] * weights[:, :1]
-    light += lighting.irradiance[corners[:, 1]] * weights[:, 1:2]
-    light += lighting.irradiance[corners[:, 2]] * weights[:, 2:]
+    light = irradiance[corners[:, 0]] * weights[:, :1]
+    light += irradiance[corners[:, 1]] * weights[:, 1:2]
+    light += irradiance[corners[:, 2]] * weights[:, 2:]
     radiance = albedo * (light * np.float32(1 / np.pi) + scene.emission[triangle][:, None])
     radiance[triangle < 0] = 0
-    return 1 - np.exp(-radiance * np.float32(lighting.exposure))  # a film-like shoulder instead of clipping
+    return radiance
 
 
-def _encode(linear: np.ndarray) -> np.ndarray:
+def film(radiance: np.ndarray, exposure: float) -> np.ndarray:
+    """Display-linear values in [0, 1], with a film-like shoulder instead of clipping."""
+    return 1 - np.exp(-radiance * np.float32(exposure))
+
+
+def encode_srgb(linear: np.ndarray) -> np.ndarray:
+    """uint8 sRGB of display-linear values."""
     srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
     return np.clip(np.rint(255 * srgb), 0, 255).astype(np.uint8)
 
@@ -103,3 +117,17 @@ def write_png(path: Path, image: np.ndarray) -> None:
     if not encoded:
         raise RuntimeError(f"cannot encode {path.name}")
     path.write_bytes(data.tobytes())  # unlike cv2.imwrite, says so when the disk is full
+
+
+def write_jpeg(path: Path, image: np.ndarray, quality: int = 95) -> None:
+    """Writes a picture in OpenCV's channel order, with its colours in full resolution."""
+    options = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        quality,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    ]
+    encoded, data = cv2.imencode(".jpg", image, options)
+    if not encoded:
+        raise RuntimeError(f"cannot encode {path.name}")
+    path.write_bytes(data.tobytes())

@@ -1,11 +1,7 @@
-"""Building a whole room on disk: pictures, instance masks, cameras, boxes and voxels."""
+"""The demo's room on disk: pictures, instance masks, cameras, boxes and voxels."""
 
 from __future__ import annotations
 
-import colorsys
-import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +10,15 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from rcnn.rooms.cameras import CameraConfig, CameraPlan, choose_cameras, focal_length
+from rcnn.rooms.cameras import CameraConfig, choose_cameras, focal_length
 from rcnn.rooms.irradiance import IrradianceConfig, bake_irradiance, choose_exposure
-from rcnn.rooms.layout import Piece, furnish
+from rcnn.rooms.layouts.demo import furnish_demo
+from rcnn.rooms.new_folder import new_folder
 from rcnn.rooms.raycast import core_count, ray_pool
 from rcnn.rooms.render import Lighting, Pinhole, render_view, write_png
 from rcnn.rooms.scene import build_scene
 from rcnn.rooms.textures import paint_textures
+from rcnn.rooms.truth import box_of_room, instance_rows, transforms, write_json
 from rcnn.rooms.voxels import voxelise
 
 
@@ -69,12 +67,7 @@ def make_room(output_dir: Path, config: RoomConfig = RoomConfig(), progress: Pro
     and `gt_voxels.npz`. It appears only when it is complete. `progress`, started by the
     caller, gets one task; without it nothing is shown.
     """
-    output_dir = Path(output_dir)
-    if output_dir.exists():
-        raise ValueError(f"{output_dir} exists already: choose another folder or delete it")
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}-", dir=output_dir.parent))
-    try:
+    with new_folder(Path(output_dir)) as unfinished:
         task = None if progress is None else progress.add_task("Furnished room", total=1.0)
 
         def advance(share: float) -> None:
@@ -82,17 +75,12 @@ def make_room(output_dir: Path, config: RoomConfig = RoomConfig(), progress: Pro
                 progress.update(task, advance=share)
 
         _build(unfinished, config, advance)
-        unfinished.chmod(0o755)  # mkdtemp makes private folders
-        unfinished.rename(output_dir)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    return output_dir
+    return Path(output_dir)
 
 
 def _build(folder: Path, config: RoomConfig, advance: Callable[[float], Any]) -> None:
     workers = config.num_workers or core_count()
-    room = furnish(config.seed)
+    room = furnish_demo(config.seed)
     scene = build_scene(room, paint_textures(config.seed))
     advance(0.04)
     camera = Pinhole(config.width, config.height, focal_length(config.width, config.cameras.horizontal_fov))
@@ -115,59 +103,10 @@ def _build(folder: Path, config: RoomConfig, advance: Callable[[float], Any]) ->
     np.savez_compressed(
         folder / "gt_voxels.npz", instances=grid.instances, bbox_min=grid.bbox_min, bbox_max=grid.bbox_max
     )
-    room_bbox = [[0.0, 0.0, 0.0], [round(float(edge), 6) for edge in scene.size]]
-    _write_json(
+    room_bbox = box_of_room(scene.size)
+    write_json(
         folder / "instances.json",
-        {"kind": "demo", "room_bbox": room_bbox, "instances": _instances(room.pieces, pixels)},
+        {"kind": "demo", "room_bbox": room_bbox, "instances": instance_rows(room.pieces, {"pixels": pixels})},
     )
-    _write_json(folder / "transforms.json", _transforms(plan, camera, room_bbox))
+    write_json(folder / "transforms.json", transforms(plan, camera, room_bbox, ".png", {}))
     advance(0.02)
-
-
-def _instances(pieces: tuple[Piece, ...], pixels: np.ndarray) -> list[dict[str, Any]]:
-    rows = []
-    for number, piece in enumerate(pieces, start=1):
-        # the golden ratio spreads hues evenly for any number of pieces; neighbours in hue differ in strength
-        colour = colorsys.hsv_to_rgb(
-            number * 0.618034 % 1.0, (0.8, 0.5, 0.95)[number % 3], (0.95, 0.85, 0.6)[number % 3]
-        )
-        rows.append(
-            {
-                "id": number,
-                "category": piece.category,
-                "score": 1.0,
-                "colour": [round(255 * value) for value in colour],
-                "aabb": [round(float(value), 6) for value in piece.mesh.bounds().ravel()],
-                "obb": [round(value, 6) for value in piece.box],
-                "pixels": int(pixels[number]),
-                "asset": piece.name,
-                "library": "parametric",
-            }
-        )
-    return rows
-
-
-def _transforms(plan: CameraPlan, camera: Pinhole, room_bbox: list[list[float]]) -> dict[str, Any]:
-    names = [f"images/{number:04d}.png" for number in range(len(plan.poses))]
-    held_out = [names[number] for number in plan.held_out]
-    return {
-        "camera_model": "OPENCV",
-        "w": camera.width,
-        "h": camera.height,
-        "fl_x": camera.focal,
-        "fl_y": camera.focal,
-        "cx": camera.width / 2,
-        "cy": camera.height / 2,
-        **{key: 0.0 for key in ("k1", "k2", "p1", "p2")},
-        "room_bbox": room_bbox,
-        "train_filenames": [name for name in names if name not in held_out],
-        "val_filenames": held_out,
-        "test_filenames": held_out,
-        "frames": [
-            {"file_path": name, "transform_matrix": pose.tolist()} for name, pose in zip(names, plan.poses, strict=True)
-        ],
-    }
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

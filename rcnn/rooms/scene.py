@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rcnn.rooms.layout import FurnishedRoom
 from rcnn.rooms.mesh import Mesh, weld
+from rcnn.rooms.piece import FurnishedRoom
 from rcnn.rooms.shell import AreaLight
 from rcnn.rooms.textures import TextureAtlas
 
@@ -32,6 +32,8 @@ class Scene:
     """(F, 3) float32, linear albedo to be multiplied by the texture."""
     emission: np.ndarray
     """(F,) float32, radiance per unit of albedo."""
+    gloss: np.ndarray
+    """(F,) float32, strength of mirrored lights."""
     instance: np.ndarray
     """(F,) int32: 0 for the shell, 1..K for the pieces."""
     lights: tuple[AreaLight, ...]
@@ -52,7 +54,7 @@ def build_scene(room: FurnishedRoom, atlas: TextureAtlas) -> Scene:
     meshes = [room.shell.mesh, *(piece.mesh for piece in room.pieces)]
     numbers = {name: number for number, name in enumerate(atlas.names)}
     vertices, normals, faces, count = [], [], [], 0
-    textures, colours, emissions = [], [], []
+    textures, colours, emissions, glosses = [], [], [], []
     for mesh in meshes:
         # a hundredth of the normal, so that normals merge within about half a degree
         used, corner = np.unique(mesh.faces, return_inverse=True)  # the tips of leaves belong to no triangle
@@ -65,6 +67,7 @@ def build_scene(room: FurnishedRoom, atlas: TextureAtlas) -> Scene:
         textures.append(np.array([numbers[material.texture] for material in mesh.materials])[mesh.material_of_face])
         colours.append(np.array([material.colour for material in mesh.materials])[mesh.material_of_face])
         emissions.append(np.array([material.emission for material in mesh.materials])[mesh.material_of_face])
+        glosses.append(np.array([material.gloss for material in mesh.materials])[mesh.material_of_face])
     return Scene(
         vertices=np.concatenate(vertices).astype(np.float32),
         normals=np.concatenate(normals).astype(np.float32),
@@ -74,6 +77,7 @@ def build_scene(room: FurnishedRoom, atlas: TextureAtlas) -> Scene:
         texture=np.concatenate(textures).astype(np.int32),
         colour=np.concatenate(colours).astype(np.float32),
         emission=np.concatenate(emissions).astype(np.float32),
+        gloss=np.concatenate(glosses).astype(np.float32),
         instance=np.repeat(np.arange(len(meshes), dtype=np.int32), [len(mesh.faces) for mesh in meshes]),
         lights=room.shell.lights,
         size=np.array(room.shell.size),

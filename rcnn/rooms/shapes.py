@@ -92,14 +92,16 @@ def cushion(size: Vector, material: Material, centre: Vector = (0, 0, 0), puff: 
     return mesh.deformed(vertices).moved(centre)
 
 
-def sheet(corner: Vector, edge_u: Vector, edge_v: Vector, material: Material, stretched: bool = False) -> Mesh:
+def sheet(
+    corner: Vector, edge_u: Vector, edge_v: Vector, material: Material, stretched: bool = False, step: float = STEP
+) -> Mesh:
     """Open parallelogram from `corner` along two edges (metres), facing `edge_u` x `edge_v`.
 
     The texture's u runs along `edge_u` and its rows go down against `edge_v`; `stretched` lays it over the sheet once.
     """
     edges = np.asarray([edge_u, edge_v], float)
     lengths = np.linalg.norm(edges, axis=1)
-    u, v = np.meshgrid(*(np.linspace(0, 1, max(1, int(np.ceil(edge / STEP))) + 1) for edge in lengths), indexing="ij")
+    u, v = np.meshgrid(*(np.linspace(0, 1, max(1, int(np.ceil(edge / step))) + 1) for edge in lengths), indexing="ij")
     share = np.stack([u.ravel(), v.ravel()], 1)
     normal = np.cross(edges[0], edges[1])
     normals = np.tile(normal / np.linalg.norm(normal), (len(share), 1))

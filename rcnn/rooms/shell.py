@@ -12,6 +12,8 @@ from rcnn.rooms.palette import Palette
 from rcnn.rooms.shapes import box, panel, sheet
 
 SKIRTING = 0.015
+# What a window shows by day.
+DAY_VIEW = Material("sky", (1.0, 1.0, 1.0), emission=0.34)
 
 
 @dataclass(frozen=True)
@@ -81,16 +83,16 @@ def build_shell(size: tuple[float, float, float], palette: Palette, mirrored: bo
         else:
             pieces = [(length, 0.0)]
         for piece, along in pieces:
-            board = _board((piece - 0.002, SKIRTING, 0.09), palette.trim, (0, -SKIRTING / 2, 0.045), 0.005)
-            parts.append(hang(board, side.get(wall, wall), along))
-    parts += [hang(part, "south", door_at) for part in _door(palette, door_width)]
+            skirting = board((piece - 0.002, SKIRTING, 0.09), palette.trim, (0, -SKIRTING / 2, 0.045), 0.005)
+            parts.append(hang(skirting, side.get(wall, wall), along))
+    parts += [hang(part, "south", door_at) for part in door_leaf(palette, door_width)]
 
     pane_width, pane_height, sill, pane_at = 1.7, 1.25, 0.95, 0.75
-    parts += [hang(part, "south", pane_at, sill) for part in _window(palette, pane_width, pane_height)]
+    parts += [hang(part, "south", pane_at, sill) for part in window_frame(palette, pane_width, pane_height)]
     for x in (-1, 1):
-        curtain = _curtain(palette, 0.42, height - 0.5, rng)
-        parts.append(hang(curtain, "south", pane_at + x * (pane_width / 2 + 0.2), 0.32, 0.07))
-    rod = _board((pane_width + 1.0, 0.02, 0.02), palette.black, (0, -0.07, height - 0.17), 0.009)
+        cloth = curtain(palette, 0.42, height - 0.5, rng)
+        parts.append(hang(cloth, "south", pane_at + x * (pane_width / 2 + 0.2), 0.32, 0.07))
+    rod = board((pane_width + 1.0, 0.02, 0.02), palette.black, (0, -0.07, height - 0.17), 0.009)
     parts.append(hang(rod, "south", pane_at))
 
     hill, shapes, waves = (Material(f"picture_{name}", (0.9, 0.9, 0.9)) for name in ("hills", "shapes", "waves"))
@@ -100,12 +102,12 @@ def build_shell(size: tuple[float, float, float], palette: Palette, mirrored: bo
         (waves, "west", 0.75, 1.55, 0.6, 0.8),
         (shapes, "east", 1.55 - depth / 2, 1.78, 0.9, 0.5),
     ):
-        parts.append(hang(_picture(material, wide, tall, palette), wall, along, up))
+        parts.append(hang(framed_picture(material, wide, tall, palette), wall, along, up))
 
     rug = (2.1, 1.5, 0.010)
     rug_at = (width / 2 + flip * (3.35 - width / 2), 1.45, 0.0)
     pile = Material("rug", (1.0, 1.0, 1.0))
-    parts.append(_board((rug[0], rug[1], 0.008), palette.blanket, (rug_at[0], rug_at[1], 0.004)))
+    parts.append(board((rug[0], rug[1], 0.008), palette.blanket, (rug_at[0], rug_at[1], 0.004)))
     low = np.array(rug_at) - np.array([rug[0], rug[1], 0]) / 2 + np.array([0, 0, rug[2]])
     parts.append(sheet(low, (rug[0], 0, 0), (0, rug[1], 0), pile, stretched=True))
 
@@ -114,7 +116,7 @@ def build_shell(size: tuple[float, float, float], palette: Palette, mirrored: bo
     corner = np.array([lamp_at[0] - lamp[0] / 2, lamp_at[1] + lamp[1] / 2, height - 0.055])
     edges = np.array([[lamp[0], 0, 0], [0, -lamp[1], 0]])
     parts.append(sheet(corner, edges[0], edges[1], bright))
-    parts.append(_board((lamp[0] + 0.06, lamp[1] + 0.06, 0.05), palette.trim, (*lamp_at, height - 0.025), 0.006))
+    parts.append(board((lamp[0] + 0.06, lamp[1] + 0.06, 0.05), palette.trim, (*lamp_at, height - 0.025), 0.006))
     ceiling_light = AreaLight(corner, edges, np.array([11.0, 10.0, 8.6]))
 
     window_middle = hang(panel(pane_width, pane_height, white), "south", pane_at, sill + pane_height / 2, 0.03)
@@ -124,39 +126,38 @@ def build_shell(size: tuple[float, float, float], palette: Palette, mirrored: bo
     return Shell(join(parts), (ceiling_light, daylight), size)
 
 
-def _board(size: ArrayLike, material: Material, centre: ArrayLike, radius: float = 0.0) -> Mesh:
+def board(size: ArrayLike, material: Material, centre: ArrayLike, radius: float = 0.0) -> Mesh:
     """Thin trim: light hardly changes along it, so a coarse mesh will do."""
     return box(size, material, centre, radius, step=0.14)
 
 
-def _door(palette: Palette, width: float) -> list[Mesh]:
-    tall = 2.02
-    parts = [_board((width - 0.1, 0.03, tall - 0.06), palette.trim, (0, -0.015, (tall - 0.06) / 2), 0.004)]
+def door_leaf(palette: Palette, width: float, tall: float = 2.02) -> list[Mesh]:
+    """Closed door with its frame, about x = 0; all of it is in front of y = 0."""
+    parts = [board((width - 0.1, 0.03, tall - 0.06), palette.trim, (0, -0.015, (tall - 0.06) / 2), 0.004)]
     for x in (-1, 1):
-        parts.append(_board((0.06, 0.05, tall), palette.dark_wood, (x * (width / 2 - 0.02), -0.025, tall / 2), 0.006))
+        parts.append(board((0.06, 0.05, tall), palette.dark_wood, (x * (width / 2 - 0.02), -0.025, tall / 2), 0.006))
         for z, high in ((0.50, 0.62), (1.42, 0.82)):
             parts.append(
-                _board((width / 2 - 0.16, 0.014, high), palette.paint, (x * (width / 4 - 0.04), -0.034, z), 0.005)
+                board((width / 2 - 0.16, 0.014, high), palette.paint, (x * (width / 4 - 0.04), -0.034, z), 0.005)
             )
-    parts.append(_board((width + 0.02, 0.05, 0.06), palette.dark_wood, (0, -0.025, tall), 0.006))
-    parts.append(_board((0.12, 0.02, 0.02), palette.metal, (width / 2 - 0.14, -0.075, 1.0), 0.009))
-    parts.append(_board((0.02, 0.05, 0.02), palette.metal, (width / 2 - 0.09, -0.055, 1.0)))
+    parts.append(board((width + 0.02, 0.05, 0.06), palette.dark_wood, (0, -0.025, tall), 0.006))
+    parts.append(board((0.12, 0.02, 0.02), palette.metal, (width / 2 - 0.14, -0.075, 1.0), 0.009))
+    parts.append(board((0.02, 0.05, 0.02), palette.metal, (width / 2 - 0.09, -0.055, 1.0)))
     return parts
 
 
-def _window(palette: Palette, width: float, tall: float) -> list[Mesh]:
-    """Frame with one mullion and a sill; its lower edge is z = 0."""
-    view = Material("sky", (1.0, 1.0, 1.0), emission=0.34)
+def window_frame(palette: Palette, width: float, tall: float, view: Material = DAY_VIEW) -> list[Mesh]:
+    """Frame with one mullion and a sill; its lower edge is z = 0, its pane shows `view`."""
     parts = [panel(width, tall, view).moved((0, -0.012, tall / 2))]
     for x in (-1, 0, 1):
-        parts.append(_board((0.06, 0.06, tall + 0.06), palette.trim, (x * width / 2, -0.03, tall / 2), 0.008))
+        parts.append(board((0.06, 0.06, tall + 0.06), palette.trim, (x * width / 2, -0.03, tall / 2), 0.008))
     for z in (0, 1):
-        parts.append(_board((width + 0.06, 0.06, 0.06), palette.trim, (0, -0.03, z * tall), 0.008))
-    parts.append(_board((width + 0.2, 0.14, 0.03), palette.trim, (0, -0.07, -0.045), 0.008))
+        parts.append(board((width + 0.06, 0.06, 0.06), palette.trim, (0, -0.03, z * tall), 0.008))
+    parts.append(board((width + 0.2, 0.14, 0.03), palette.trim, (0, -0.07, -0.045), 0.008))
     return parts
 
 
-def _curtain(palette: Palette, width: float, tall: float, rng: np.random.Generator) -> Mesh:
+def curtain(palette: Palette, width: float, tall: float, rng: np.random.Generator) -> Mesh:
     """Hanging cloth in soft folds; its lower edge is z = 0."""
     cloth = box((width, 0.02, tall), Material("stripes", palette.blanket.colour), (0, 0, tall / 2), 0.0, 0.035)
     x, z = cloth.vertices[:, 0], cloth.vertices[:, 2]
@@ -166,12 +167,13 @@ def _curtain(palette: Palette, width: float, tall: float, rng: np.random.Generat
     return cloth.deformed(vertices)
 
 
-def _picture(material: Material, width: float, tall: float, palette: Palette) -> Mesh:
+def framed_picture(material: Material, width: float, tall: float, palette: Palette) -> Mesh:
+    """A picture in a frame about its middle, hanging on y = 0."""
     parts = [
         panel(width, tall, material).moved((0, -0.014, 0)),
-        _board((width, 0.012, tall), palette.linen, (0, -0.006, 0)),
+        board((width, 0.012, tall), palette.linen, (0, -0.006, 0)),
     ]
     for x in (-1, 1):
-        parts.append(_board((0.035, 0.03, tall + 0.035), palette.dark_wood, (x * width / 2, -0.015, 0), 0.005))
-        parts.append(_board((width + 0.035, 0.03, 0.035), palette.dark_wood, (0, -0.015, x * tall / 2), 0.005))
+        parts.append(board((0.035, 0.03, tall + 0.035), palette.dark_wood, (x * width / 2, -0.015, 0), 0.005))
+        parts.append(board((width + 0.035, 0.03, 0.035), palette.dark_wood, (0, -0.015, x * tall / 2), 0.005))
     return join(parts)

@@ -9,13 +9,13 @@ piece's surface and the floor enclose it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
-from rcnn.rooms.layout import Piece
+from rcnn.rooms.piece import Piece
 
 # Column centres are shifted by this share of a voxel: a ray exactly along an edge would count two triangles or none.
 NUDGE = (1.37e-4, 2.11e-4)
@@ -27,19 +27,27 @@ class VoxelGrid:
 
     instances: np.ndarray
     """(W, L, H) int32, index order (x, y, z); 0 is background."""
+    surface: np.ndarray
+    """(W, L, H) int32: the piece with most surface in a voxel; 0 where there is none."""
     bbox_min: np.ndarray
     """(3,) float64, metres."""
     bbox_max: np.ndarray
     """(3,) float64, metres; the room's size rounded up to whole voxels."""
 
 
-def voxelise(pieces: Sequence[Piece], size: np.ndarray, resolution: int) -> VoxelGrid:
-    """Grid over (0, 0, 0)..size with `resolution` voxels along the longest side."""
+def voxelise(pieces: Sequence[Piece], size: np.ndarray, resolution: int, standing: Collection[int] = ()) -> VoxelGrid:
+    """Grid over (0, 0, 0)..size with `resolution` voxels along the longest side.
+
+    `standing` are indices of pieces that stand on others. They own every voxel that their surface touches: a laptop is
+    thinner than a voxel, and the desk below it would take all of its voxels.
+    """
     edge = float(np.max(size)) / resolution
     shape = np.ceil(size / edge - 1e-6).astype(int)
     instances = np.zeros(shape, np.int32)
     surface_count = np.zeros(shape, np.int64)
-    for number, piece in enumerate(pieces, start=1):
+    skin, skin_count = np.zeros(shape, np.int32), np.zeros(shape, np.int64)
+    order = [k for k in range(len(pieces)) if k not in standing] + sorted(standing)
+    for number, piece in ((k + 1, pieces[k]) for k in order):
         low = np.clip(np.floor(piece.mesh.bounds()[0] / edge).astype(int) - 1, 0, shape - 1)
         high = np.clip(np.ceil(piece.mesh.bounds()[1] / edge).astype(int) + 1, 1, shape)
         window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
@@ -55,7 +63,13 @@ def voxelise(pieces: Sequence[Piece], size: np.ndarray, resolution: int) -> Voxe
         counts[touched] = surface[touched]
         ids[inside] = number
         counts[inside] = np.iinfo(np.int64).max
-    return VoxelGrid(instances, np.zeros(3), shape * edge)
+        if number - 1 in standing:
+            ids[surface > 0] = number
+            counts[surface > 0] = np.iinfo(np.int64).max
+        most = surface > skin_count[window]
+        skin[window][most] = number
+        skin_count[window][most] = surface[most]
+    return VoxelGrid(instances, skin, np.zeros(3), shape * edge)
 
 
 def _inside(corners: np.ndarray, shape: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from rcnn.rooms.assets.build import BuildReport, PackConfig, build_pack
 from rcnn.rooms.assets.debian import default_cache, expand_paths, fetch_libraries
 from rcnn.rooms.assets.pack import attribution, shipped_pack
 from rcnn.rooms.raycast import core_count
+from rcnn.safe_files import write_atomically
 
 
 def make_assets(
@@ -59,7 +60,7 @@ def make_assets(
             lambda share: progress.update(task, advance=share),
         )
     page = attribution_path or Path(out).with_suffix(".md")
-    page.write_text(attribution(report.models), encoding="utf-8")
+    write_atomically(page, attribution(report.models).encode())
     table = Table(title=f"{out}: {len(report.models)} models, {Path(out).stat().st_size / 1e6:.1f} MB")
     for heading in ("class", "train", "val", "test"):
         table.add_column(heading, justify="left" if heading == "class" else "right")

@@ -13,8 +13,8 @@ from rcnn.rooms.assets.model import Model
 from rcnn.rooms.assets.pack import FurniturePack
 from rcnn.rooms.cameras import look_at
 from rcnn.rooms.irradiance import IrradianceConfig, bake_irradiance, choose_exposure
-from rcnn.rooms.layout import FurnishedRoom, place
 from rcnn.rooms.mesh import Material, hex_colour, join
+from rcnn.rooms.piece import FurnishedRoom, place
 from rcnn.rooms.raycast import RayPool, ray_pool
 from rcnn.rooms.render import Lighting, Pinhole, render_view, write_png
 from rcnn.rooms.scene import build_scene

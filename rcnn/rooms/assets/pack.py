@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import json
 import lzma
-import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -27,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from rcnn.rooms.assets.model import Model, ModelInfo, Surface
+from rcnn.safe_files import write_atomically
 
 MAGIC = b"ROOMPACK"
 VERSION = 1
@@ -90,7 +89,6 @@ def shipped_pack() -> FurniturePack:
 
 def write_pack(path: Path, models: Sequence[Model]) -> None:
     """Writes models, ordered by id, whole or not at all. Raises ValueError when one is too large for the format."""
-    path = Path(path)
     blobs: list[bytes] = []
     places: dict[bytes, tuple[int, int]] = {}
 
@@ -109,16 +107,7 @@ def write_pack(path: Path, models: Sequence[Model]) -> None:
         rows.append(row)
     header = _pack(json.dumps({"models": rows}, separators=(",", ":"), sort_keys=True).encode())
     prefix = MAGIC + struct.pack("<III", VERSION, len(header), zlib.crc32(header))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, unfinished = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(prefix + header + b"".join(blobs))
-        os.chmod(unfinished, 0o644)  # mkstemp makes private files
-        os.replace(unfinished, path)
-    except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
-        raise
+    write_atomically(Path(path), prefix + header + b"".join(blobs))
 
 
 def attribution(models: Sequence[ModelInfo]) -> str:

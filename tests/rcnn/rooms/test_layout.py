@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import trimesh
 
-from rcnn.rooms.layout import FurnishedRoom, Piece, boxes_overlap, furnish, place
+from rcnn.rooms.layouts.demo import furnish_demo
 from rcnn.rooms.mesh import Material, weld
+from rcnn.rooms.piece import FurnishedRoom, Piece, boxes_overlap, place
 from rcnn.rooms.shapes import box
 from rcnn.rooms.voxels import _inside
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2])
 def room(request: pytest.FixtureRequest) -> FurnishedRoom:
-    return furnish(request.param)
+    return furnish_demo(request.param)
 
 
 def _cube(x: float, y: float, z: float, yaw: float) -> Piece:
@@ -31,7 +32,7 @@ def test_box_overlap_knows_turned_neighbours():
 
 
 def test_seeds_differ_and_repeat():
-    first, again, other = furnish(0), furnish(0), furnish(1)
+    first, again, other = furnish_demo(0), furnish_demo(0), furnish_demo(1)
     for a, b in zip(first.pieces, again.pieces, strict=True):
         np.testing.assert_array_equal(a.mesh.vertices, b.mesh.vertices)
     assert first.shell.size != other.shell.size

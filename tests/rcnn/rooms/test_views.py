@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from rcnn.rooms.cameras import CameraConfig, CameraPlan, choose_cameras, focal_length, look_at
-from rcnn.rooms.layout import Piece, furnish, place
+from rcnn.rooms.layouts.demo import furnish_demo
 from rcnn.rooms.mesh import Material
+from rcnn.rooms.piece import Piece, place
 from rcnn.rooms.raycast import RayCaster, ray_pool
 from rcnn.rooms.render import Pinhole
 from rcnn.rooms.scene import Scene, build_scene
@@ -26,7 +27,7 @@ class Prepared:
 
 @pytest.fixture(scope="module")
 def prepared() -> Prepared:
-    room = furnish(3)
+    room = furnish_demo(3)
     scene = build_scene(room, paint_textures(3))
     with ray_pool(scene, 2) as pool:
         plan = choose_cameras(pool, scene, room.pieces, 60, 6, CameraConfig(), 3)

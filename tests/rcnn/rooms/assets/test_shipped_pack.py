@@ -10,7 +10,7 @@ from rcnn.rooms.assets import FurniturePack, model_images, model_mesh, shipped_p
 from rcnn.rooms.assets.classes import furniture_classes
 from rcnn.rooms.assets.contact_sheet import picture_of
 from rcnn.rooms.assets.conversion import subdivide
-from rcnn.rooms.layout import place
+from rcnn.rooms.piece import place
 from rcnn.rooms.textures import paint_textures
 from rcnn.rooms.voxels import voxelise
 

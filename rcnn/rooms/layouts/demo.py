@@ -1,9 +1,8 @@
-"""Where the pieces of the demo room stand, and the check that none cuts into another."""
+"""The room of the demo: one plan, in many sizes and colours."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,65 +19,11 @@ from rcnn.rooms.furniture_living import (
 from rcnn.rooms.furniture_study import bookshelf, desk, monitor, office_chair
 from rcnn.rooms.mesh import Mesh
 from rcnn.rooms.palette import Palette, choose_palette
-from rcnn.rooms.shell import Shell, build_shell
-
-# Furniture stands in front of the skirting boards.
-WALL_GAP = 0.022
+from rcnn.rooms.piece import WALL_GAP, FurnishedRoom, Piece, boxes_overlap, place
+from rcnn.rooms.shell import build_shell
 
 
-@dataclass(frozen=True)
-class Piece:
-    """One instance, placed."""
-
-    category: str
-    """Singular class name such as `tv_stand`."""
-    mesh: Mesh
-    """World frame, metres."""
-    box: tuple[float, float, float, float, float, float, float]
-    """Oriented box (cx, cy, cz, w, l, h, yaw): metres; yaw in radians about z, counter-clockwise from above."""
-
-    @property
-    def name(self) -> str:
-        """Name of the builder, for the truth files."""
-        return f"parametric#{self.category}"
-
-
-@dataclass(frozen=True)
-class FurnishedRoom:
-    """A shell and the pieces in it."""
-
-    shell: Shell
-    """Background."""
-    pieces: tuple[Piece, ...]
-    """Instance k + 1 is pieces[k]."""
-
-
-def place(category: str, mesh: Mesh, x: float, y: float, z: float, yaw: float) -> Piece:
-    """Puts a piece built about the origin at (x, y), standing on height z, turned by yaw."""
-    low, high = mesh.bounds()
-    centre, size = (low + high) / 2, high - low
-    cos, sin = np.cos(yaw), np.sin(yaw)
-    yaw = float((yaw + np.pi) % (2 * np.pi) - np.pi)
-    middle = (float(x + cos * centre[0] - sin * centre[1]), float(y + sin * centre[0] + cos * centre[1]))
-    box = (*middle, float(z + centre[2]), float(size[0]), float(size[1]), float(size[2]), yaw)
-    return Piece(category, mesh.moved((x, y, z), yaw), box)
-
-
-def boxes_overlap(a: Piece, b: Piece, tolerance: float = 1e-3) -> bool:
-    """Whether two oriented boxes share more than a touching face (separating axes: z and the four sides)."""
-    if abs(a.box[2] - b.box[2]) > (a.box[5] + b.box[5]) / 2 - tolerance:
-        return False
-    offset = np.array(b.box[:2]) - np.array(a.box[:2])
-    frames = [np.array([[np.cos(p.box[6]), np.sin(p.box[6])], [-np.sin(p.box[6]), np.cos(p.box[6])]]) for p in (a, b)]
-    halves = [np.array(p.box[3:5]) / 2 for p in (a, b)]
-    for axis in np.concatenate(frames):
-        reach = sum(float(half @ np.abs(frame @ axis)) for half, frame in zip(halves, frames, strict=True))
-        if abs(offset @ axis) > reach - tolerance:
-            return False
-    return True
-
-
-def furnish(seed: int) -> FurnishedRoom:
+def furnish_demo(seed: int) -> FurnishedRoom:
     """The bed-sitting room of the demo: the same plan for every seed, in other sizes, colours and details.
 
     The world frame has z up and the origin in the south-west corner of the floor; metres.

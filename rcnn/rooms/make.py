@@ -1,0 +1,194 @@
+"""`nerf-rcnn rooms make`: many generated rooms, one process per core, resumable."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib.util
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from rcnn.errors import InputError
+from rcnn.safe_files import read_json, write_atomically
+
+if TYPE_CHECKING:
+    from rcnn.rooms.generate import GeneratedRoomConfig
+    from rcnn.rooms.layouts.supply import FurnitureSupply
+
+# Written into dataset.json; raised when the same seed would give other rooms.
+FORMAT_VERSION = 1
+PACKAGES = {"embreex": "embreex", "scipy": "scipy", "cv2": "opencv-python-headless"}
+SHEET_ROOMS = 16
+
+
+def make_rooms(
+    out: Path,
+    split: str,
+    count: int,
+    seed: int,
+    pack: Path | None = None,
+    config: GeneratedRoomConfig | None = None,
+    kind: str | None = None,
+    num_workers: int | None = None,
+) -> list[Path]:
+    """Builds rooms `room_0000` ... in `out`, skipping those that are complete, and returns their folders.
+
+    `out` also gets `dataset.json` (split, seed, settings, and the models of the split) and `contact_sheet.jpg`.
+    `pack` is a furniture pack, the shipped one when None. Raises InputError or OSError in one line.
+    """
+    check_packages()
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # a process per core is enough; NumPy reads this when it is imported
+    from rcnn.rooms.assets import FurniturePack, shipped_pack
+    from rcnn.rooms.assets.split import SPLITS
+    from rcnn.rooms.generate import GeneratedRoomConfig
+    from rcnn.rooms.layouts.furnish import KINDS
+    from rcnn.rooms.layouts.supply import FurnitureSupply
+    from rcnn.rooms.overview import write_contact_sheet
+    from rcnn.rooms.raycast import core_count
+
+    config = config or GeneratedRoomConfig()
+    if split not in SPLITS:
+        raise InputError(f"--split must be one of {', '.join(SPLITS)}, got {split}")
+    if count < 1 or seed < 0:
+        raise InputError(f"--count must be at least 1 and --seed at least 0, got {count} and {seed}")
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"--kind must be one of {', '.join(KINDS)}, got {kind}")
+    if num_workers is not None and num_workers < 1:
+        raise InputError(f"--num-workers must be at least 1, got {num_workers}")
+    supply = FurnitureSupply(shipped_pack() if pack is None else FurniturePack(pack), split)
+    out = Path(out)
+    _claim(out, _description(supply, seed, config, kind))
+    rooms = [out / f"room_{index:04d}" for index in range(count)]
+    missing = [index for index, room in enumerate(rooms) if not room.exists()]
+    console = Console(stderr=True)
+    if len(missing) < count:
+        console.print(f"{count - len(missing)} of {count} rooms are there already", highlight=False)
+    if missing:
+        workers = min(num_workers or core_count(), len(missing))
+        _build_all(rooms, missing, supply, seed, config, kind, workers, console)
+    sheet = out / "contact_sheet.jpg"
+    if missing or not sheet.exists():
+        step = max(1, len(rooms) // SHEET_ROOMS)
+        write_contact_sheet(sheet, rooms[::step][:SHEET_ROOMS])
+    return rooms
+
+
+def check_packages() -> None:
+    """Raises InputError with the command that installs what is missing."""
+    missing = [package for module, package in PACKAGES.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise InputError(f"making rooms needs {', '.join(missing)}: pip install {' '.join(missing)}")
+
+
+def _description(supply: FurnitureSupply, seed: int, config: GeneratedRoomConfig, kind: str | None) -> dict[str, Any]:
+    from rcnn.rooms.layouts.parametric import NUMBERS, SHAPES
+
+    first, last = NUMBERS[supply.split]
+    return {
+        "format_version": FORMAT_VERSION,
+        "split": supply.split,
+        "seed": seed,
+        "kind": kind or "any",
+        "config": asdict(config),
+        "pack": supply.pack.path.name,
+        "pack_sha256": hashlib.sha256(supply.pack.path.read_bytes()).hexdigest(),
+        "models": {name: [info.model_id for info in models] for name, models in sorted(supply.models.items())},
+        "parametric_models": {"classes": sorted(SHAPES), "numbers": [first, last - 1]},
+    }
+
+
+def _claim(out: Path, description: dict[str, Any]) -> None:
+    """Writes `dataset.json`, or checks that the rooms there were made in the same way."""
+    note = out / "dataset.json"
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; choose another --out")
+    if not note.exists():
+        if out.is_dir() and any(out.glob("room_*")):
+            raise InputError(f"{out}: holds rooms but no dataset.json; choose another --out")
+        write_atomically(note, (json.dumps(description, indent=1) + "\n").encode())
+        return
+    found, wanted = read_json(note), json.loads(json.dumps(description))
+    changed = [key for key in wanted if found.get(key) != wanted[key]]
+    if changed:
+        raise InputError(f"{out}: holds rooms with another {', '.join(changed)}; choose another --out")
+
+
+# What a worker process builds rooms with.
+_worker: dict[str, Any] = {}
+
+
+def _start_worker(pack: Path, split: str, config: GeneratedRoomConfig, kind: str | None) -> None:
+    import cv2
+
+    from rcnn.rooms.assets import FurniturePack
+    from rcnn.rooms.layouts.supply import FurnitureSupply
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    cv2.setNumThreads(1)
+    _worker.update(supply=FurnitureSupply(FurniturePack(pack), split), config=config, kind=kind)
+
+
+def _build_room(folder: Path, seed: int, index: int) -> None:
+    from rcnn.rooms.generate import generate_room
+    from rcnn.rooms.new_folder import remove_leftovers
+
+    remove_leftovers(folder)
+    generate_room(folder, _worker["supply"], seed, index, _worker["config"], _worker["kind"])
+
+
+def _build_all(
+    rooms: list[Path],
+    missing: list[int],
+    supply: FurnitureSupply,
+    seed: int,
+    config: GeneratedRoomConfig,
+    kind: str | None,
+    workers: int,
+    console: Console,
+) -> None:
+    method = "fork" if sys.platform.startswith("linux") else "spawn"
+    executor = ProcessPoolExecutor(
+        workers,
+        multiprocessing.get_context(method),
+        initializer=_start_worker,
+        initargs=(supply.pack.path, supply.split, config, kind),
+    )
+    try:
+        # all processes start with the first job, before the progress bar has a thread that a fork could catch off guard
+        waiting: set[Future[None]] = {executor.submit(_build_room, rooms[index], seed, index) for index in missing}
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task("Rooms", total=len(missing))
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                    progress.advance(task)
+    except BrokenProcessPool:
+        raise InputError(
+            "a process that built rooms died (out of memory?); run again with fewer --num-workers, "
+            "finished rooms are kept"
+        ) from None
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise InputError(
+                f"{rooms[0].parent}: the disk is full; make room and run again, finished rooms are kept"
+            ) from None
+        raise
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
