@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import tyro
@@ -29,10 +29,48 @@ class Demo:
         run_demo(self.output_dir)
 
 
+@dataclass
+class FitGrids:
+    """Train a short radiance field on each room, and write its density grid and truth beside it.
+
+    Every room gets a folder `grid` with density.npz, truth.npz, slices.png and fit.json. Rooms that have one are
+    skipped: an interrupted command goes on where it was. A room that fails is named and does not stop the others.
+    """
+
+    rooms: tyro.conf.Positional[list[Path]]
+    """Rooms (folders with a transforms.json), or folders that hold rooms."""
+    devices: list[str] = field(default_factory=list)
+    """Devices, e.g. cuda:0 cuda:1, with a process each. The first GPU, else the CPU, when not given."""
+    resolution: int = 160
+    """Voxels along the longest side, 256 at most."""
+    iterations: int | None = None
+    """Training iterations of each field; what suits the machine when not given."""
+    table: Path | None = None
+    """CSV file with PSNR, seconds and occupancy of each room; grids.csv beside the rooms when not given."""
+    overwrite: bool = False
+    """Fit rooms anew that have a grid."""
+
+    def main(self) -> None:
+        """Fits the rooms."""
+        warnings.filterwarnings("ignore")
+        from instance_nerfstudio.fit_grids import default_fit  # nerfstudio takes seconds to load
+        from instance_nerfstudio.fit_grids_command import exit_with_failures, fit_grids
+
+        if not 2 <= self.resolution <= 256:
+            raise InputError(f"--resolution {self.resolution}: must lie between 2 and 256")
+        if self.iterations is not None and self.iterations < 1:
+            raise InputError(f"--iterations {self.iterations}: must be at least 1")
+        config = default_fit()
+        config = replace(config, grid=replace(config.grid, resolution=self.resolution))
+        if self.iterations is not None:
+            config = replace(config, iterations=self.iterations)
+        exit_with_failures(fit_grids(self.rooms, config, self.devices, self.table, self.overwrite))
+
+
 def main() -> None:
     """Entry point: an error of the user's is one line, an interrupt is silent, and neither has exit status 0."""
     try:
-        tyro.extras.subcommand_cli_from_dict({"demo": Demo}, prog="instance-nerf").main()
+        tyro.extras.subcommand_cli_from_dict({"demo": Demo, "fit-grids": FitGrids}, prog="instance-nerf").main()
     except InputError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -11,17 +11,17 @@ from nerfstudio.models.nerfacto import NerfactoModel
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from instance_nerfstudio.compat import lpips_without_download
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.export.density_box import scene_bbox
 from instance_nerfstudio.export.density_field import (
     DensitySamplingConfig,
-    grid_shape,
     sample_density_grid,
     scene_from_world,
 )
 from instance_nerfstudio.export.density_visibility import render_depth_maps
 from instance_nerfstudio.export.views import corrected_cameras
-from instance_nerfstudio.radiance_checkpoint import find_checkpoint
+from instance_nerfstudio.frozen_field.radiance_checkpoint import find_checkpoint
 from rcnn.grids import DensityGrid, write_density_grid
 from rcnn.grids.published import write_published_grid
 from rcnn.grids.slices import write_slices
@@ -74,18 +74,19 @@ class ExportDensity:
                 grid, source = density_grid(pipeline, config, progress, bbox, self.margin)
             except InputError as error:
                 raise InputError(f"{self.load_config}: {error}") from error
-        if self.format == "nerf-rpn":
-            write_published_grid(self.output, grid)
-        else:
-            write_density_grid(self.output, grid)
         picture = self.output.with_suffix(".png")
-        write_slices(picture, grid)
+        try:
+            write_slices(picture, grid)
+            (write_published_grid if self.format == "nerf-rpn" else write_density_grid)(self.output, grid)
+        except OSError as error:
+            raise InputError(f"{self.output}: cannot be written ({error.strerror}); choose another --output") from error
         if abs(grid.world_from_scene[2, 2]) / np.linalg.norm(grid.world_from_scene[:3, 2]) < _UPRIGHT:
             CONSOLE.print("[yellow]The world's z axis seems not to point up; detectors expect that it does.")
-        seen, solid = np.mean(grid.seen), np.mean(grid.alpha() > SOLID_ALPHA)
+        size, edge = "x".join(map(str, grid.resolution)), grid.voxel_size[0]
+        seen, solid = 0.0 if grid.seen is None else grid.seen.mean(), (grid.alpha() > SOLID_ALPHA).mean()
         CONSOLE.print(
-            f"[bold green]:white_check_mark: {'x'.join(map(str, grid.resolution))} voxels of "
-            f"{grid.voxel_size[0]:.4g}, {seen:.0%} seen, {solid:.1%} solid, box from {source}: {self.output}, {picture}",
+            f"[bold green]:white_check_mark: {size} voxels of {edge:.4g}, {seen:.0%} seen, {solid:.1%} solid, box from "
+            f"{source}: {self.output}, {picture}",
             soft_wrap=True,
         )
 
@@ -146,25 +147,26 @@ def density_grid(
         # Views that look at one surface agree on its depth to a few percent; more would count what lies behind walls.
         tolerance = 0.05 * float(views.depth[views.accumulation > 0.5].median()) if views.accumulation.any() else 0.0
         bbox, source = scene_bbox(None if data is None else Path(data), views, to_world, tolerance)
-    bbox = bbox + margin * np.array([[-1.0], [1.0]])
-    size = bbox[1] - bbox[0]
-    if not (size > 0).all() or max(grid_shape(size, config.resolution)[0]) > MAX_RESOLUTION:
+    box = np.asarray(bbox) + margin * np.array([[-1.0], [1.0]])
+    if not (box[1] > box[0]).all():
         raise InputError(f"the box from {source} has no extent; give one with --bbox")
     grid = sample_density_grid(
-        model, views, to_scene, bbox, config, lambda share: progress.update(task, advance=0.7 * share)
+        model, views, to_scene, box, config, lambda share: progress.update(task, advance=0.7 * share)
     )
     assert grid.seen is not None
     if not (grid.seen & (grid.alpha() > SOLID_ALPHA)).any():
-        raise InputError(f"the box from {source} contains nothing that a camera sees; give another with --bbox")
+        raise InputError(
+            f"the box from {source} contains nothing that a camera sees; train the field longer, or give another box"
+        )
     return grid, source
 
 
 def _load(load_config: Path) -> Any:
     """The pipeline of a run, in evaluation mode, wherever the run's folder is now."""
+    find_checkpoint(load_config)  # nerfstudio's own message does not say what to do
+
     from nerfstudio.engine.trainer import TrainerConfig
     from nerfstudio.utils.eval_utils import eval_setup  # loads every method: not before the options are known right
-
-    find_checkpoint(load_config)  # nerfstudio's own message does not say what to do
 
     def here(config: TrainerConfig) -> TrainerConfig:
         run = load_config.resolve().parent
@@ -173,4 +175,5 @@ def _load(load_config: Path) -> Any:
             config.experiment_name, config.method_name = run.parents[1].name, run.parent.name
         return config
 
-    return eval_setup(load_config, test_mode="inference", update_config_callback=here)[1]
+    with lpips_without_download():  # plain nerfacto asks for it
+        return eval_setup(load_config, test_mode="inference", update_config_callback=here)[1]

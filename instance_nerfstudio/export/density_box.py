@@ -11,12 +11,12 @@ from jaxtyping import Float
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.export.density_visibility import DepthMaps
 
-# These shares of surface points lie outside a box that is found from them, per axis and side: floaters, mirrors, windows.
-SURFACE_QUANTILES = (0.005, 0.995)
+# Shares of surface points outside of a box that is found from them, per axis and side: floaters, mirrors, windows.
+SURFACE_QUANTILES = (0.01, 0.99)
 # Found boxes are widened by this share of their extent on each side, so that walls are inside.
 FOUND_MARGIN = 0.03
-# A surface that so small a share of the views sees is behind a window or is none.
-LEAST_COVERAGE = 0.05
+# A surface that a smaller share of the views sees is behind a window, or a wall's ghost behind the wall.
+LEAST_COVERAGE = 0.1
 _POINTS = 100_000
 
 

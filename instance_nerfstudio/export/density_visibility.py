@@ -34,14 +34,20 @@ class DepthMaps:
         return self.cameras.camera_to_worlds[:, :3, 3]
 
     def sees(self, points: Float[Tensor, "points 3"], tolerance: float) -> Bool[Tensor, "views points"]:
-        """Whether a point is in a view, and at most `tolerance` behind where half of the light is absorbed."""
+        """Whether a point is in a view, and at most `tolerance` behind where half of the light is absorbed.
+
+        The farthest of the four nearest rays counts: on a floor that a view grazes they end far apart.
+        """
         rows, columns, distance, inside = project(self.cameras, points)
-        # A ray of pixel i goes through i + 0.5.
         heights, widths = self.cameras.height, self.cameras.width
-        rows = rows.floor().long().clamp(min=torch.zeros_like(heights), max=heights - 1)
-        columns = columns.floor().long().clamp(min=torch.zeros_like(widths), max=widths - 1)
         views = torch.arange(len(self.depth), device=points.device)[:, None]
-        return inside & (distance <= self.depth[views, rows, columns] + tolerance)
+        farthest = torch.zeros_like(distance)
+        for down in (-0.5, 0.5):  # the ray of pixel i goes through i + 0.5
+            row = (rows + down).floor().long().clamp(min=torch.zeros_like(heights), max=heights - 1)
+            for right in (-0.5, 0.5):
+                column = (columns + right).floor().long().clamp(min=torch.zeros_like(widths), max=widths - 1)
+                farthest = torch.maximum(farthest, self.depth[views, row, column])
+        return inside & (distance <= farthest + tolerance)
 
     def surface_points(self, per_view: int) -> Float[Tensor, "points 3"]:
         """Up to `per_view` points of each view, where its rays end, evenly spread over the opaque part."""
@@ -116,7 +122,7 @@ def project(
 ]:
     """Rows, columns (pixel i covers [i, i + 1)), distances, and whether a point is in the picture.
 
-    Undoes `Cameras.generate_rays` for perspective and fisheye cameras with distortion (k1..k4, p1, p2), and 360 degrees.
+    Undoes `Cameras.generate_rays` for perspective and fisheye cameras with distortion (k1..k4, p1, p2), and 360° ones.
     """
     poses = cameras.camera_to_worlds
     offset = points[None] - poses[:, None, :3, 3]

@@ -1,4 +1,4 @@
-"""The hook that adds `masks` to `ns-export`, on a stand-in for nerfstudio's exporter and on the installed script."""
+"""The hook that adds exports to `ns-export`, on a stand-in for nerfstudio's exporter and on the installed script."""
 
 import subprocess
 import sys
@@ -61,14 +61,14 @@ def _call_like_the_script(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> N
     entrypoint()
 
 
-def test_masks_join_the_stock_commands(
+def test_exports_join_the_stock_commands(
     exporter: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
         _call_like_the_script(monkeypatch, "--help")
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in ("masks", "pointcloud", "cameras"))
+    assert all(name in shown for name in ("masks", "density", "pointcloud", "cameras"))
 
 
 def test_masks_run(exporter: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,6 +79,17 @@ def test_masks_run(exporter: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Non
     arguments = ("--load-config", "c.yml", "--output-dir", "o", "--format", "png", "coco", "--overwrite", "True")
     _call_like_the_script(monkeypatch, "masks", *arguments)
     assert ran == [ExportMasks(Path("c.yml"), Path("o"), format=("png", "coco"), overwrite=True)]
+
+
+def test_density_runs(exporter: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from instance_nerfstudio.export.density import ExportDensity
+
+    ran: list[ExportDensity] = []
+    monkeypatch.setattr(ExportDensity, "main", lambda self: ran.append(self))
+    box = ("-1", "0", "0", "1", "2", "3")
+    arguments = ("--load-config", "c.yml", "--output", "o.npz", "--bbox", *box, "--format", "nerf-rpn")
+    _call_like_the_script(monkeypatch, "density", *arguments)
+    assert ran == [ExportDensity(Path("c.yml"), Path("o.npz"), bbox=(-1, 0, 0, 1, 2, 3), format="nerf-rpn")]
 
 
 def test_stock_commands_still_run(exporter: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +110,7 @@ def test_other_commands_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_plugin_load_stays_light() -> None:
-    heavy = ("torch", "numpy", "nerfstudio", "tyro", "instance_nerfstudio.export.export_masks")
+    heavy = ("torch", "numpy", "nerfstudio", "tyro", "instance_nerfstudio.export.export_masks", "rcnn")
     code = (
         "import sys, instance_nerfstudio.export.ns_export as hook; hook.extend_ns_export(); "
         f"print([name for name in {heavy!r} if name in sys.modules])"
@@ -108,9 +119,9 @@ def test_plugin_load_stays_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_module_alias_exports_masks_alone() -> None:
+def test_module_alias_exports_without_the_stock_commands() -> None:
     command = [sys.executable, "-m", "instance_nerfstudio.export.ns_export"]
-    bad = ["--load-config", "missing.yml", "--output-dir", "o"]
+    bad = ["density", "--load-config", "missing.yml", "--output", "o.npz"]
     done = subprocess.run([*command, *bad], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("error: missing.yml: no such file")
@@ -122,4 +133,5 @@ def test_installed_script_lists_masks() -> None:
     script = Path(sysconfig.get_path("scripts")) / "ns-export"
     done = subprocess.run([str(script), "--help"], capture_output=True, text=True, check=True)
     assert "masks" in done.stdout
+    assert "density" in done.stdout
     assert "pointcloud" in done.stdout
