@@ -1,6 +1,7 @@
 """`ns-export density` on a field whose content is known: real frames, contraction and cameras, analytic density."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +16,9 @@ from rich.progress import Progress
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.export.density import ExportDensity, density_grid
 from instance_nerfstudio.export.density_box import robust_box, scene_bbox
-from instance_nerfstudio.export.density_field import DensitySamplingConfig, grid_shape
-from instance_nerfstudio.export.density_visibility import DepthMaps, project
+from instance_nerfstudio.export.density_field import DensitySamplingConfig, grid_shape, sample_density_grid
+from instance_nerfstudio.export.density_visibility import DepthMaps, project, render_depth_maps
+from instance_nerfstudio.method_config import instance_nerfacto
 from rcnn.grids import read_density_grid
 from rcnn.grids.published import read_published_grid
 
@@ -146,6 +148,23 @@ def test_chunks_do_not_change_the_grid(pipeline: Any) -> None:
     one, many = grid(1 << 20), grid(500)
     np.testing.assert_allclose(one.rgbsigma, many.rgbsigma, atol=1e-3)
     np.testing.assert_array_equal(one.seen, many.seen)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_largest_grid_takes_less_than_4_gb(scene: Path, closed_network: None) -> None:
+    config: Any = deepcopy(instance_nerfacto.config)
+    config.pipeline.datamanager.data = scene
+    config.pipeline.model.use_instances = False
+    pipeline = config.pipeline.setup(device="cuda", test_mode="inference").eval()
+    torch.cuda.reset_peak_memory_stats()
+    cameras = pipeline.datamanager.train_dataset.cameras[torch.arange(200) % 4]  # a scene of 200 views
+    sampling = DensitySamplingConfig(resolution=256)
+    views = render_depth_maps(pipeline.model, cameras, sampling.depth_size, sampling.rays_per_chunk, lambda _: None)
+    box = np.array([[-1.0] * 3, [1.0] * 3])
+    grid = sample_density_grid(pipeline.model, views, np.eye(4), box, sampling, lambda _: None)
+    assert grid.resolution == (256, 256, 256)
+    assert torch.cuda.max_memory_allocated() < 4e9
 
 
 def test_a_box_with_nothing_in_it_is_refused(pipeline: Any) -> None:
