@@ -6,11 +6,8 @@ import errno
 import hashlib
 import importlib.util
 import json
-import multiprocessing
 import os
-import signal
-import sys
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rcnn.errors import InputError
 from rcnn.safe_files import read_json, write_atomically
+from rcnn.worker_pool import core_count, worker_pool
 
 if TYPE_CHECKING:
     from rcnn.rooms.generate import GeneratedRoomConfig
@@ -56,7 +54,6 @@ def make_rooms(
     from rcnn.rooms.layouts.furnish import KINDS
     from rcnn.rooms.layouts.supply import FurnitureSupply
     from rcnn.rooms.overview import write_contact_sheet
-    from rcnn.rooms.raycast import core_count
 
     config = config or GeneratedRoomConfig()
     if split not in SPLITS:
@@ -135,7 +132,6 @@ def _start_worker(pack: Path, split: str, config: GeneratedRoomConfig, kind: str
     from rcnn.rooms.assets import FurniturePack
     from rcnn.rooms.layouts.supply import FurnitureSupply
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     cv2.setNumThreads(1)
     _worker.update(supply=FurnitureSupply(FurniturePack(pack), split), config=config, kind=kind)
 
@@ -158,15 +154,8 @@ def _build_all(
     workers: int,
     console: Console,
 ) -> None:
-    method = "fork" if sys.platform.startswith("linux") else "spawn"
-    executor = ProcessPoolExecutor(
-        workers,
-        multiprocessing.get_context(method),
-        initializer=_start_worker,
-        initargs=(supply.pack.path, supply.split, config, kind),
-    )
+    executor = worker_pool(workers, _start_worker, (supply.pack.path, supply.split, config, kind))
     try:
-        # all processes start with the first job, before the progress bar has a thread that a fork could catch off guard
         waiting: set[Future[None]] = {executor.submit(_build_room, rooms[index], seed, index) for index in missing}
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),

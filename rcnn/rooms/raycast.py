@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +13,7 @@ from embreex import rtcore_scene
 from embreex.mesh_construction import TriangleMesh
 
 from rcnn.rooms.scene import Scene
+from rcnn.worker_pool import worker_pool
 
 Result = TypeVar("Result")
 
@@ -56,18 +53,11 @@ _worker_state: dict[str, Any] = {}
 
 
 def _start_worker(scene: Scene) -> None:
-    # Ctrl-C reaches the whole process group; the parent alone decides what happens then.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _worker_state.update(scene=scene, caster=RayCaster(scene))
 
 
 def _call(function: Callable[..., Result], arguments: tuple) -> Result:
     return function(_worker_state["caster"], _worker_state["scene"], *arguments)
-
-
-def core_count() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class RayPool:
@@ -104,12 +94,7 @@ class InlinePool:
 @contextmanager
 def ray_pool(scene: Scene, num_workers: int) -> Iterator[RayPool]:
     """Opens a pool; on any exception the waiting work is dropped and the processes end."""
-    # Fork shares the arrays for nothing and does not import the caller's main module again. This process itself never
-    # builds an acceleration structure here, so no Embree thread can be lost in a fork.
-    method = "fork" if sys.platform.startswith("linux") else "spawn"
-    executor = ProcessPoolExecutor(
-        num_workers, multiprocessing.get_context(method), initializer=_start_worker, initargs=(scene,)
-    )
+    executor = worker_pool(num_workers, _start_worker, (scene,))
     try:
         yield RayPool(executor)
     finally:

@@ -14,12 +14,13 @@ from rcnn.rooms.cameras import CameraConfig, choose_cameras, focal_length
 from rcnn.rooms.irradiance import IrradianceConfig, bake_irradiance, choose_exposure
 from rcnn.rooms.layouts.demo import furnish_demo
 from rcnn.rooms.new_folder import new_folder
-from rcnn.rooms.raycast import core_count, ray_pool
+from rcnn.rooms.raycast import ray_pool
 from rcnn.rooms.render import Lighting, Pinhole, render_view, write_png
 from rcnn.rooms.scene import build_scene
 from rcnn.rooms.textures import paint_textures
 from rcnn.rooms.truth import box_of_room, instance_rows, transforms, write_json
 from rcnn.rooms.voxels import voxelise
+from rcnn.worker_pool import core_count
 
 
 @dataclass(frozen=True)

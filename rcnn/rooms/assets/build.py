@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from rcnn.rooms.assets.model import Model, ModelInfo, face_areas
 from rcnn.rooms.assets.pack import write_pack
 from rcnn.rooms.assets.split import assign_splits
 from rcnn.rooms.assets.sweethome import Library
+from rcnn.worker_pool import worker_pool
 
 # A mesh whose proportions differ this much from the catalogue's was catalogued wrongly.
 MAX_DISTORTION = 1.35
@@ -74,7 +74,7 @@ def build_pack(
     jobs = [(path, chosen, config) for path in libraries for chosen in _chunks(path, config)]
     total = sum(len(chosen) for _, chosen, _ in jobs)
     if config.num_workers > 1:
-        with ProcessPoolExecutor(config.num_workers) as pool:
+        with worker_pool(config.num_workers) as pool:
             futures = [pool.submit(_prepare_chunk, *job) for job in jobs]
             models = _collect((future.result() for future in futures), report, total, advance)
     else:

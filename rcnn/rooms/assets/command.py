@@ -12,8 +12,8 @@ from rich.table import Table
 from rcnn.rooms.assets.build import BuildReport, PackConfig, build_pack
 from rcnn.rooms.assets.debian import default_cache, expand_paths, fetch_libraries
 from rcnn.rooms.assets.pack import attribution, shipped_pack
-from rcnn.rooms.raycast import core_count
 from rcnn.safe_files import write_atomically
+from rcnn.worker_pool import core_count
 
 
 def make_assets(

@@ -3,8 +3,8 @@
 import errno
 import json
 import os
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,32 +55,35 @@ def test_any_number_of_processes_and_interruptions_give_the_same_bytes(tmp_path:
         make_rooms(tmp_path / "whole", "test", 2, 1, config=TINY)
 
 
-def _half_a_room(then: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rooms that are given up when some of their files are written; forked workers inherit it."""
+def _half_a_room(then: Callable[[], None], folder: Path, seed: int, index: int) -> None:
+    """A room that is given up when some of its files are written. Runs in a worker, which it spoils."""
 
     def write(folder: Path, *_: object) -> None:
         (folder / "transforms.json").write_text("{}")
         then()
 
-    monkeypatch.setattr(generate, "_stage", lambda *_: None)
-    monkeypatch.setattr(generate, "_write", write)
+    generate._stage, generate._write = lambda *_: None, write  # type: ignore[assignment]
+    make._build_room(folder, seed, index)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers inherit the fault only when they are forked")
+def _disk_full() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _die() -> None:
+    os._exit(9)
+
+
 def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def full() -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    _half_a_room(full, monkeypatch)
+    monkeypatch.setattr(make, "_build_room", partial(_half_a_room, _disk_full))
     with pytest.raises(InputError, match="rooms: the disk is full; make room and run again") as error:
         make_rooms(tmp_path / "rooms", "train", 2, 0, config=TINY)
     assert "\n" not in str(error.value)
     assert [path.name for path in (tmp_path / "rooms").iterdir()] == ["dataset.json"]
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers inherit the fault only when they are forked")
 def test_rooms_of_a_process_that_died_are_not_picked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    _half_a_room(lambda: os._exit(9), monkeypatch)
+    monkeypatch.setattr(make, "_build_room", partial(_half_a_room, _die))
     with pytest.raises(InputError, match="a process that built rooms died"):
         make_rooms(tmp_path / "rooms", "train", 1, 0, config=TINY)
     assert list((tmp_path / "rooms").glob("room_*")) == []
