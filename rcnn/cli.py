@@ -72,6 +72,8 @@ class Make:
     """Pictures of these that are not for training."""
     resolution: int = 160
     """Voxels along the longest side of a room."""
+    renderer: Literal["embree", "opengl"] = "embree"
+    """OpenGL needs moderngl and a GPU with EGL, and its pictures differ in a few pixels in 100 000."""
     num_workers: int | None = None
     """Processes; one per core when not given."""
 
@@ -88,6 +90,7 @@ class Make:
             num_views=self.views,
             num_held_out=self.held_out,
             voxel_resolution=self.resolution,
+            renderer=self.renderer,
         )
         rooms = make_rooms(self.out, self.split, self.count, self.seed, self.pack, config, self.kind, self.num_workers)
         print(f"{len(rooms)} rooms in {self.out}, a look at them: {self.out / 'contact_sheet.jpg'}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -49,6 +49,8 @@ class GeneratedRoomConfig:
     """Pictures of these that are listed as validation and test views, not for training."""
     samples_per_pixel: int = 4
     """Rays averaged in a pixel beside an edge."""
+    renderer: Literal["embree", "opengl"] = "embree"
+    """What finds the surfaces that a view sees; OpenGL needs a GPU with EGL and differs in a few pixels in 100 000."""
     voxel_resolution: int = 160
     """Voxels along the longest side of the room."""
     light: IrradianceConfig = field(default_factory=lambda: IrradianceConfig(5, 3, 3, 3))
@@ -159,7 +161,13 @@ def _write(
     for name in ("images", *MAPS):
         (folder / name).mkdir()
     camera = Pinhole(config.width, config.height, focal_length(config.width, config.cameras.horizontal_fov))
-    irradiance = bake_irradiance(staged.pool, scene, config.light, key, lambda share: None)
+    pool, rasterizer = staged.pool, None
+    if config.renderer == "opengl":
+        from rcnn.rooms.rasterize import Rasterizer  # needs a package and a driver that few machines have
+
+        rasterizer = Rasterizer(scene)
+        pool = InlinePool(scene, RayCaster(scene, rasterizer))
+    irradiance = bake_irradiance(pool, scene, config.light, key, lambda share: None)
     lighting = Lighting(irradiance, choose_exposure(scene, irradiance) * design.mood.exposure)
     look = CameraLook(
         _white_balance(irradiance, design.mood.adaptation), design.mood.noise, design.mood.roughness,
@@ -172,7 +180,7 @@ def _write(
     pixels, views, training_views = (np.zeros(len(room.pieces) + 1, np.int64) for _ in range(3))
     voxel_views = np.zeros(grid.instances.shape, np.uint16)
     jobs = [(pose, camera, lighting, look, (*key, 400, number)) for number, pose in enumerate(plan.poses)]
-    for number, photo in enumerate(staged.pool.map(take_photo, jobs)):
+    for number, photo in enumerate(pool.map(take_photo, jobs)):
         stem = f"{number:04d}"
         write_jpeg(folder / "images" / f"{stem}.jpg", photo.picture[..., ::-1])
         maps = (photo.instances, semantic_of[photo.instances], np.rint(photo.depth * MILLIMETRES))
@@ -187,6 +195,8 @@ def _write(
             cell = np.clip(np.floor((points - grid.bbox_min) / edge), 0, np.array(voxel_views.shape) - 1).astype(int)
             flat = np.unique(np.ravel_multi_index(tuple(cell.T), voxel_views.shape))
             voxel_views.ravel()[flat] += 1
+    if rasterizer is not None:
+        rasterizer.close()
     np.savez_compressed(
         folder / "gt_voxels.npz",
         instances=grid.instances,

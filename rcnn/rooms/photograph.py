@@ -59,8 +59,7 @@ def take_photo(
 ) -> Photo:
     """Renders a view from `pose` (4, 4), camera-to-world in the OpenGL convention; `seed` decides the noise."""
     shape = (camera.height, camera.width)
-    origins, directions = camera.rays(pose)
-    hit = caster.first_hit(origins, directions)
+    hit, origins, directions = caster.first_hit_in_view(pose, camera)
     spacing = 1.0 / camera.focal
     linear = _develop(caster, scene, lighting, look, hit, origins, directions, spacing)
     instances = np.where(hit["primID"] >= 0, scene.instance[hit["primID"]], 0).reshape(shape)
@@ -73,9 +72,7 @@ def take_photo(
         for sample in range(look.samples):
             # a rank-1 lattice
             offset = ((sample + 0.5) / look.samples, (sample * 0.618034 + 0.5 / look.samples) % 1.0)
-            origins, directions = camera.rays(pose, offset)
-            origins, directions = origins[rough], directions[rough]
-            again = caster.first_hit(origins, directions)
+            again, origins, directions = caster.first_hit_in_view(pose, camera, offset, rough)
             close = spacing / np.sqrt(look.samples)
             total += _develop(caster, scene, lighting, look, again, origins, directions, close)
         linear[rough] = total / look.samples

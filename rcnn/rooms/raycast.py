@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from embreex import rtcore_scene
@@ -15,13 +15,19 @@ from embreex.mesh_construction import TriangleMesh
 from rcnn.rooms.scene import Scene
 from rcnn.worker_pool import worker_pool
 
+if TYPE_CHECKING:
+    from rcnn.rooms.rasterize import Rasterizer
+    from rcnn.rooms.render import Pinhole
+
 Result = TypeVar("Result")
 
 
 class RayCaster:
-    """An acceleration structure over all triangles of a scene."""
+    """An acceleration structure over all triangles of a scene, and what finds the nearest ones of a whole view."""
 
-    def __init__(self, scene: Scene):
+    def __init__(self, scene: Scene, rasterizer: Rasterizer | None = None):
+        """`rasterizer` of the same scene takes over `first_hit_in_view`."""
+        self._rasterizer = rasterizer
         self._embree: Any = rtcore_scene.EmbreeScene()  # pyright: ignore[reportAttributeAccessIssue]
         # the binding does not own the geometry, so it is kept here
         self._triangles = np.ascontiguousarray(scene.vertices[scene.faces])
@@ -34,6 +40,16 @@ class RayCaster:
         barycentric `u`, `v` (N,), the weights of the second and third corner; `Ng` (N, 3), unnormalised normals.
         """
         return self._embree.run(_float32(origins), _float32(directions), output=1)
+
+    def first_hit_in_view(
+        self, pose: np.ndarray, camera: Pinhole, offset: tuple[float, float] = (0.5, 0.5), chosen: Any = slice(None)
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """`first_hit` along `camera.rays(pose, offset)` of the chosen pixels, with the rays' origins and directions."""
+        origins, directions = (values[chosen] for values in camera.rays(pose, offset))
+        if self._rasterizer is None:
+            return self.first_hit(origins, directions), origins, directions
+        hit = self._rasterizer.first_hit(pose, camera, offset)
+        return {name: values[chosen] for name, values in hit.items()}, origins, directions
 
     def nearest_triangle(self, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """(N,) int32 number of the nearest triangle, -1 where nothing is hit."""
@@ -82,8 +98,8 @@ class RayPool:
 class InlinePool:
     """Does in this process what `RayPool` does in others, for callers that are one of many processes themselves."""
 
-    def __init__(self, scene: Scene):
-        self._scene, self._caster = scene, RayCaster(scene)
+    def __init__(self, scene: Scene, caster: RayCaster | None = None):
+        self._scene, self._caster = scene, caster or RayCaster(scene)
 
     def map(self, function: Callable[..., Result], arguments: Iterable[tuple]) -> Iterator[Result]:
         """Yields `function(caster, scene, *arguments)` in the order of the arguments."""
