@@ -15,7 +15,7 @@ _CELL = 320
 _PAPER = 255
 _UNSEEN = np.array([215, 200, 255])
 # Behind what is not opaque; a colour that rooms rarely have, so that white walls show.
-_BEHIND = np.array([0.55, 0.65, 0.75], np.float32)
+BEHIND = np.array([0.55, 0.65, 0.75], np.float32)
 _TITLES = ("from above", "from the side (y)", "from the front (x)")
 
 
@@ -24,22 +24,10 @@ def write_slices(path: Path, grid: DensityGrid) -> None:
 
     Voxels that no camera saw are tinted in the opacity slice. z points up in the two lower rows.
     """
-    channels = grid.rgb_alpha()
     rows = []
     for axis, title in zip((2, 1, 0), _TITLES, strict=True):
-        size = channels.shape[1 + axis]
-        # furniture stands low: from above the cut is at a third of the height
-        level = size // 3 if axis == 2 else size // 2
-        behind = np.moveaxis(channels, 1 + axis, 1)[:, : level + 1][:, ::-1]
-        view = _composite(behind)
-        rgb, alpha = behind[:3, 0], behind[3, 0]
-        opacity = np.repeat(255 * (1 - alpha[..., None]), 3, axis=-1)
-        if grid.seen is not None:
-            unseen = ~np.take(grid.seen, level, axis)
-            opacity[unseen] *= _UNSEEN / 255
-        colour = np.moveaxis(rgb, 0, -1) * alpha[..., None] + _BEHIND * (1 - alpha[..., None])
-        cells = [_upright(picture) for picture in (255 * view, 255 * colour, opacity)]
-        rows.append(_row(cells, f"{title}: view at voxel {level} of {size}, slice, opacity"))
+        level, size = slice_level(grid, axis), grid.resolution[axis]
+        rows.append(_row(slice_views(grid, axis), f"{title}: view at voxel {level} of {size}, slice, opacity"))
     width = max(row.shape[1] for row in rows)
     sheet = np.concatenate(
         [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=_PAPER) for row in rows]
@@ -49,12 +37,35 @@ def write_slices(path: Path, grid: DensityGrid) -> None:
     write_atomically(path, png.tobytes())
 
 
-def _composite(channels: np.ndarray) -> np.ndarray:
-    """(N, M, 3) colours of looking along the first axis of (4, depth, N, M)."""
+def slice_level(grid: DensityGrid, axis: int) -> int:
+    """The voxel at which a grid is cut."""
+    # furniture stands low: from above the cut is at a third of the height
+    return grid.resolution[axis] // 3 if axis == 2 else grid.resolution[axis] // 2
+
+
+def slice_views(grid: DensityGrid, axis: int) -> list[np.ndarray]:
+    """View, slice and opacity across an axis, (rows, columns, 3) uint8 RGB; the other axes point right and up."""
+    channels = grid.rgb_alpha()
+    level = slice_level(grid, axis)
+    layers = np.moveaxis(channels, 1 + axis, 1)
+    # With x to the right and z up one looks along +y; with any other pair to the right and up, down the axis.
+    behind = layers[:, level:] if axis == 1 else layers[:, level::-1]
+    view = composite(behind)
+    rgb, alpha = behind[:3, 0], behind[3, 0]
+    opacity = np.repeat(255 * (1 - alpha[..., None]), 3, axis=-1)
+    if grid.seen is not None:
+        unseen = ~np.take(grid.seen, level, axis)
+        opacity[unseen] *= _UNSEEN / 255
+    colour = np.moveaxis(rgb, 0, -1) * alpha[..., None] + BEHIND * (1 - alpha[..., None])
+    return [_upright(picture) for picture in (255 * view, 255 * colour, opacity)]
+
+
+def composite(channels: np.ndarray) -> np.ndarray:
+    """Colours (N, M, 3) in [0, 1] of looking along the depth of red, green, blue and opacity (4, depth, N, M)."""
     alpha = channels[3]
     clear = np.cumprod(1 - alpha, axis=0)
     weights = alpha * np.concatenate([np.ones_like(clear[:1]), clear[:-1]])
-    return np.einsum("dnm,cdnm->nmc", weights, channels[:3]) + clear[-1][..., None] * _BEHIND
+    return np.einsum("dnm,cdnm->nmc", weights, channels[:3]) + clear[-1][..., None] * BEHIND
 
 
 def _upright(picture: np.ndarray) -> np.ndarray:

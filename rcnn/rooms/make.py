@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib.util
 import json
-import os
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from rcnn.errors import InputError
+from rcnn.job_pool import run_jobs
 from rcnn.safe_files import read_json, write_atomically
-from rcnn.worker_pool import core_count, worker_pool
 
 if TYPE_CHECKING:
     from rcnn.rooms.generate import GeneratedRoomConfig
@@ -46,8 +42,6 @@ def make_rooms(
     `pack` is a furniture pack, the shipped one when None. Raises InputError or OSError in one line.
     """
     check_packages()
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")  # a process per core is enough; NumPy reads this when it is imported
     from rcnn.rooms.assets import FurniturePack, shipped_pack
     from rcnn.rooms.assets.split import SPLITS
     from rcnn.rooms.generate import GeneratedRoomConfig
@@ -68,13 +62,12 @@ def make_rooms(
     out = Path(out)
     _claim(out, _description(supply, seed, config, kind))
     rooms = [out / f"room_{index:04d}" for index in range(count)]
-    missing = [index for index, room in enumerate(rooms) if not room.exists()]
-    console = Console(stderr=True)
+    missing = [room for room in rooms if not room.exists()]
     if len(missing) < count:
-        console.print(f"{count - len(missing)} of {count} rooms are there already", highlight=False)
+        Console(stderr=True).print(f"{count - len(missing)} of {count} rooms are there already", highlight=False)
     if missing:
-        workers = min(num_workers or core_count(), len(missing))
-        _build_all(rooms, missing, supply, seed, config, kind, workers, console)
+        dataset = _Dataset(supply.pack.path, split, seed, config, kind)
+        run_jobs("Rooms", partial(_build_room, dataset), missing, num_workers)
     sheet = out / "contact_sheet.jpg"
     if missing or not sheet.exists():
         step = max(1, len(rooms) // SHEET_ROOMS)
@@ -122,62 +115,31 @@ def _claim(out: Path, description: dict[str, Any]) -> None:
         raise InputError(f"{out}: holds rooms with another {', '.join(changed)}; choose another --out")
 
 
-# What a worker process builds rooms with.
-_worker: dict[str, Any] = {}
-
-
-def _start_worker(pack: Path, split: str, config: GeneratedRoomConfig, kind: str | None) -> None:
-    import cv2
-
+@cache
+def _supply(pack: Path, split: str) -> FurnitureSupply:
     from rcnn.rooms.assets import FurniturePack
     from rcnn.rooms.layouts.supply import FurnitureSupply
 
-    cv2.setNumThreads(1)
-    _worker.update(supply=FurnitureSupply(FurniturePack(pack), split), config=config, kind=kind)
+    return FurnitureSupply(FurniturePack(pack), split)
 
 
-def _build_room(folder: Path, seed: int, index: int) -> None:
+@dataclass(frozen=True)
+class _Dataset:
+    """What all rooms have in common."""
+
+    pack: Path
+    split: str
+    seed: int
+    config: GeneratedRoomConfig
+    kind: str | None
+
+
+def _build_room(dataset: _Dataset, folder: Path) -> None:
+    """Builds the room that a folder's number stands for."""
     from rcnn.rooms.generate import generate_room
     from rcnn.rooms.new_folder import remove_leftovers
 
     remove_leftovers(folder)
-    generate_room(folder, _worker["supply"], seed, index, _worker["config"], _worker["kind"])
-
-
-def _build_all(
-    rooms: list[Path],
-    missing: list[int],
-    supply: FurnitureSupply,
-    seed: int,
-    config: GeneratedRoomConfig,
-    kind: str | None,
-    workers: int,
-    console: Console,
-) -> None:
-    executor = worker_pool(workers, _start_worker, (supply.pack.path, supply.split, config, kind))
-    try:
-        waiting: set[Future[None]] = {executor.submit(_build_room, rooms[index], seed, index) for index in missing}
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )  # fmt: skip
-        with Progress(*columns, console=console) as progress:
-            task = progress.add_task("Rooms", total=len(missing))
-            while waiting:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-                    progress.advance(task)
-    except BrokenProcessPool:
-        raise InputError(
-            "a process that built rooms died (out of memory?); run again with fewer --num-workers, "
-            "finished rooms are kept"
-        ) from None
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise InputError(
-                f"{rooms[0].parent}: the disk is full; make room and run again, finished rooms are kept"
-            ) from None
-        raise
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+    supply = _supply(dataset.pack, dataset.split)  # once in each process
+    index = int(folder.name.removeprefix("room_"))
+    generate_room(folder, supply, dataset.seed, index, dataset.config, dataset.kind)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_any_number_of_processes_and_interruptions_give_the_same_bytes(tmp_path:
         make_rooms(tmp_path / "whole", "test", 2, 1, config=TINY)
 
 
-def _half_a_room(then: Callable[[], None], folder: Path, seed: int, index: int) -> None:
+def _half_a_room(then: Callable[[], None], dataset: Any, folder: Path) -> None:
     """A room that is given up when some of its files are written. Runs in a worker, which it spoils."""
 
     def write(folder: Path, *_: object) -> None:
@@ -63,7 +64,7 @@ def _half_a_room(then: Callable[[], None], folder: Path, seed: int, index: int) 
         then()
 
     generate._stage, generate._write = lambda *_: None, write  # type: ignore[assignment]
-    make._build_room(folder, seed, index)
+    make._build_room(dataset, folder)
 
 
 def _disk_full() -> None:
@@ -76,16 +77,16 @@ def _die() -> None:
 
 def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(make, "_build_room", partial(_half_a_room, _disk_full))
-    with pytest.raises(InputError, match="rooms: the disk is full; make room and run again") as error:
-        make_rooms(tmp_path / "rooms", "train", 2, 0, config=TINY)
+    with pytest.raises(InputError, match="Rooms: the disk is full; make room and run again") as error:
+        make_rooms(tmp_path / "rooms", "train", 2, 0, config=TINY, num_workers=2)
     assert "\n" not in str(error.value)
     assert [path.name for path in (tmp_path / "rooms").iterdir()] == ["dataset.json"]
 
 
 def test_rooms_of_a_process_that_died_are_not_picked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(make, "_build_room", partial(_half_a_room, _die))
-    with pytest.raises(InputError, match="a process that built rooms died"):
-        make_rooms(tmp_path / "rooms", "train", 1, 0, config=TINY)
+    with pytest.raises(InputError, match="a process died"):
+        make_rooms(tmp_path / "rooms", "train", 2, 0, config=TINY, num_workers=2)
     assert list((tmp_path / "rooms").glob("room_*")) == []
     assert not (tmp_path / "rooms" / "contact_sheet.jpg").exists()
 

@@ -1,0 +1,28 @@
+"""The 2D loss for boxes of grids of several sizes at once."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rcnn.boxes import is_rotated, projected_box_loss
+
+
+def projection_loss(
+    predicted: Float[Tensor, "P columns"], target: Float[Tensor, "P columns"], extents: Float[Tensor, "P"]
+) -> Float[Tensor, "P"]:
+    """:func:`rcnn.boxes.projected_box_loss` with an extent per row.
+
+    Args:
+        predicted: AABBs or OBBs in voxels; differentiable.
+        target: boxes of the same kind.
+        extents: longest side in voxels of the grid that each row comes from.
+    """
+    # Pixels stay the same when boxes and cameras shrink together.
+    shrunk = (_scale(boxes, 1 / extents[:, None]) for boxes in (predicted, target))
+    return projected_box_loss(*shrunk, extent=1.0) / extents
+
+
+def _scale(boxes: Float[Tensor, "P columns"], factor: Float[Tensor, "P 1"]) -> Float[Tensor, "P columns"]:
+    if not is_rotated(boxes):
+        return boxes * factor
+    return torch.cat([boxes[:, :6] * factor, boxes[:, 6:]], 1)

@@ -1,0 +1,95 @@
+"""Training and validation steps of NeRF-RPN."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rcnn.data import SceneBatch
+from rcnn.evaluation import DetectionMetrics, DetectionScores
+from rcnn.rpn import NeRFRPN, NeRFRPNConfig
+
+
+@dataclass(frozen=True)
+class OptimizationConfig:
+    """AdamW with a one-cycle schedule, as NeRF-RPN is trained."""
+
+    lr: float = 3e-4
+    """Highest learning rate of the cycle."""
+    weight_decay: float = 1e-3
+    """Of weights; biases and norms are not decayed."""
+    warmup: float = 0.3
+    """Share of the steps in which the rate rises."""
+    gradient_clip: float = 0.1
+    """Largest norm of all gradients together."""
+    ema_decay: float = 0.999
+    """Of the moving average of the weights, which is what is validated and saved; 0 for the weights themselves."""
+
+    def __post_init__(self) -> None:
+        if not (self.lr > 0 and 0 < self.warmup < 1 and 0 <= self.ema_decay < 1 and self.gradient_clip > 0):
+            raise ValueError("lr and gradient_clip must be positive, warmup and ema_decay less than 1")
+
+
+class RPNModule(L.LightningModule):
+    """A detector with its optimizer and scores. One step is one batch."""
+
+    def __init__(
+        self, config: NeRFRPNConfig, optimization: OptimizationConfig, steps: int, categories: Sequence[str]
+    ) -> None:
+        """
+        Args:
+            config: of the detector.
+            optimization: of its weights.
+            steps: of the whole run, for the schedule.
+            categories: what labels of validation scenes stand for.
+        """
+        super().__init__()
+        self.model = NeRFRPN(config)
+        self.optimization = optimization
+        self.steps = steps
+        self.scores: DetectionScores | None = None
+        """Of the last validation."""
+        self._metrics = DetectionMetrics(categories=categories)
+
+    def training_step(self, batch: SceneBatch, _: int) -> Float[Tensor, ""]:
+        losses: Any = self.model(batch.grids, batch.truth()[0])
+        total = torch.stack(list(losses.values())).sum()
+        values = {f"train/{name}": value.detach() for name, value in losses.items()}
+        self.log_dict(values, batch_size=len(batch))
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=len(batch))
+        return total
+
+    def on_validation_epoch_start(self) -> None:
+        self._metrics = DetectionMetrics(categories=self._metrics.categories)
+
+    def validation_step(self, batch: SceneBatch, _: int) -> None:
+        truth, labels = batch.truth()
+        for name, found, boxes, label in zip(batch.names, self.model(batch.grids), truth, labels, strict=True):
+            self._metrics.update(name, found.boxes, found.scores, boxes, object_labels=label)
+
+    def on_validation_epoch_end(self) -> None:
+        self.scores = self._metrics.gather().compute()
+        # Without a single object there is no score, but the callback that keeps the best detector needs one.
+        for name, value in {"AP50": 0.0, **self.scores.summary()}.items():
+            self.log(f"val/{name}", float(value), prog_bar=name == "AP50")  # the same on all processes
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["scores"] = {} if self.scores is None else self.scores.to_json()
+
+    def configure_optimizers(self) -> Any:
+        """AdamW in two groups and OneCycleLR, stepped with every batch."""
+        decayed = [p for p in self.model.parameters() if p.ndim > 1]
+        others = [p for p in self.model.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+        options = self.optimization
+        optimizer = torch.optim.AdamW(groups, options.lr, weight_decay=options.weight_decay)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, options.lr, total_steps=self.steps, pct_start=options.warmup
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}

@@ -1,0 +1,206 @@
+"""One training run of NeRF-RPN in a folder: checkpoints, TensorBoard, and the detector that comes out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from rcnn.data import AugmentationConfig, GridDataset
+from rcnn.errors import InputError
+from rcnn.rpn import NeRFRPNConfig
+from rcnn.safe_files import read_json, write_atomically
+from rcnn.training.grid_data import GridData
+from rcnn.training.printed_scores import PrintedScores
+from rcnn.training.rpn_module import OptimizationConfig, RPNModule
+from rcnn.weights import DetectorNotes, config_to_json, save_detector
+
+Precision = Literal["bf16-mixed", "16-mixed", "32-true"]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How long, on what and how often."""
+
+    out: Path
+    """Folder of the run. A run that is there goes on where it stopped."""
+    steps: int = 20_000
+    """Batches."""
+    batch_size: int = 4
+    """Scenes of a step, of all GPUs together."""
+    precision: Precision | None = None
+    """bf16-mixed on GPUs and 32-true on CPUs when not given."""
+    seed: int = 0
+    """Of weights, order and augmentation."""
+    devices: int | None = None
+    """GPUs, or processes on a CPU, of each machine; all GPUs when not given. Under torchrun, what it says."""
+    nodes: int = 1
+    """Machines."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """What to train on."""
+    num_workers: int = 4
+    """Processes that load scenes, for each training process; 0 loads them in the training process."""
+    validate_every: int = 500
+    """Steps between validations; the best detector by AP50 is kept."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints to resume from."""
+    log_every: int = 10
+    """Steps between entries for TensorBoard."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "nodes", "validate_every", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if self.num_workers < 0:
+            raise InputError(f"--num-workers must be at least 0, got {self.num_workers}")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is learnt, and how."""
+
+    model: NeRFRPNConfig = field(default_factory=NeRFRPNConfig)
+    optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
+    augmentation: AugmentationConfig | None = field(default_factory=AugmentationConfig)
+
+
+def train_rpn(
+    run: RunConfig, experiment: Experiment, training: GridDataset, validation: GridDataset, data: dict[str, Any]
+) -> Path:
+    """Trains, or goes on training, and writes `detector.safetensors`, the best by AP50 on the validation scenes.
+
+    Args:
+        run: where, and how long.
+        experiment: what; a run that is there must be of the same.
+        training: scenes with augmentation.
+        validation: scenes without.
+        data: description of both, for the notes beside the weights.
+
+    Returns:
+        The detector.
+
+    Raises:
+        InputError: the folder holds another run, or a checkpoint in it is damaged.
+    """
+    path = run.out / "detector.safetensors"
+    _claim(run, experiment, data)
+    if path.is_file():
+        return path
+    _quieten()
+    L.seed_everything(run.seed, workers=True, verbose=False)
+    torch.set_float32_matmul_precision("high")
+    module = RPNModule(experiment.model, experiment.optimization, run.steps, validation.categories)
+    grids = GridData(training, validation, run.batch_size, run.steps, run.seed, run.num_workers)
+    trainer = _trainer(run, experiment)
+    last = run.out / "checkpoints" / "last.ckpt"
+    with warnings.catch_warnings():
+        for hint in ("resuming from", "num_workers", "LeafSpec", "logging interval", "sync_dist", "Grad strides"):
+            warnings.filterwarnings("ignore", message=f".*{hint}")
+        trainer.fit(module, grids, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+    if trainer.is_global_zero:
+        _export(path, run.out / "checkpoints" / "best.ckpt", run, experiment, training, data)
+    trainer.strategy.barrier()
+    return path
+
+
+def _trainer(run: RunConfig, experiment: Experiment) -> L.Trainer:
+    gpu = run.accelerator == "gpu" or (run.accelerator == "auto" and torch.cuda.is_available())
+    devices = run.devices or ("auto" if gpu else 1)
+    several = run.nodes > 1 or devices not in (1, "auto") or (gpu and torch.cuda.device_count() > 1)
+    keep = partial(ModelCheckpoint, run.out / "checkpoints", save_top_k=1, enable_version_counter=False)
+    callbacks: list[Any] = [
+        keep("last", every_n_train_steps=run.checkpoint_every),
+        keep("best", monitor="val/AP50", mode="max"),
+        LearningRateMonitor("step"),
+    ]
+    if experiment.optimization.ema_decay > 0:
+        callbacks.append(WeightAveraging(avg_fn=partial(_moving_average, experiment.optimization.ema_decay)))
+    callbacks.append(RichProgressBar() if sys.stderr.isatty() else PrintedScores())
+    return L.Trainer(
+        accelerator="gpu" if gpu else "cpu",
+        devices=devices,
+        num_nodes=run.nodes,
+        strategy="ddp" if several else "auto",
+        precision=run.precision or ("bf16-mixed" if gpu else "32-true"),
+        logger=TensorBoardLogger(str(run.out), name="", version="tensorboard"),
+        callbacks=callbacks,
+        # One epoch as long as the run: the step is the only clock, and says what each batch holds.
+        max_epochs=1,
+        max_steps=run.steps,
+        val_check_interval=run.steps // max(1, round(run.steps / run.validate_every)),
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=run.log_every,
+        gradient_clip_val=experiment.optimization.gradient_clip,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        enable_progress_bar=sys.stderr.isatty(),
+    )
+
+
+def _claim(run: RunConfig, experiment: Experiment, data: dict[str, Any]) -> None:
+    """Writes `experiment.json`, or checks that the run there is of the same experiment."""
+    path = run.out / "experiment.json"
+    if run.out.exists() and not run.out.is_dir():
+        raise InputError(f"{run.out}: is a file; choose another --out")
+    description = {
+        "model": config_to_json(experiment.model),
+        "optimization": config_to_json(experiment.optimization),
+        "augmentation": config_to_json(experiment.augmentation),
+        "steps": run.steps,
+        "batch_size": run.batch_size,
+        "seed": run.seed,
+        "data": data,
+    }
+    if not path.exists():
+        if run.out.is_dir() and any(run.out.iterdir()):
+            raise InputError(f"{run.out}: holds other files and no run; choose another --out")
+        write_atomically(path, _json(description))
+        return
+    found = read_json(path)
+    changed = [key for key, value in description.items() if found.get(key) != value]
+    if changed:
+        raise InputError(f"{run.out}: holds a run with another {', '.join(changed)}; choose another --out")
+
+
+def _moving_average(decay: float, average: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
+    """Over fewer steps while there are few, lest a short run is judged by the weights that it began with."""
+    count = float(updates)
+    keep = min(decay, (1 + count) / (10 + count))
+    return keep * average + (1 - keep) * current
+
+
+def _export(
+    path: Path, best: Path, run: RunConfig, experiment: Experiment, training: GridDataset, data: dict[str, Any]
+) -> None:
+    """Writes the weights of a checkpoint, which are the averaged ones, with what is known about them."""
+    checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+    weights = {name.removeprefix("model."): weight for name, weight in checkpoint["state_dict"].items()}
+    notes = DetectorNotes(
+        experiment.model,
+        {**data, "scenes": len(training), "skipped": sorted(training.skipped)},
+        {"step": int(checkpoint["global_step"]), "batch_size": run.batch_size, "seed": run.seed},
+        checkpoint["scores"],
+    )
+    save_detector(path, weights, notes)
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def _quieten() -> None:
+    """Lightning's advertisements and hints are for its developers."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

@@ -1,0 +1,79 @@
+"""Published NeRF-RPN checkpoints (`.pt`) as detectors of this package."""
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rcnn.backbones import name_from_published
+from rcnn.errors import InputError
+from rcnn.rpn import AnchorHeadConfig, NeRFRPN, NeRFRPNConfig, head_from_published
+from rcnn.weights.detector_file import DetectorNotes, difference, save_detector
+
+HEADS = {"rpn_head_state_dict": "anchor", "fcos_state_dict": "fcos"}
+"""Key of the head's weights, which tells its kind."""
+
+
+def convert_published(checkpoint: Path, out: Path, config: NeRFRPNConfig) -> DetectorNotes:
+    """Writes a published checkpoint's weights under the names of this package.
+
+    Args:
+        checkpoint: a `.pt` file of NeRF-RPN's `run_rpn.py` or `run_fcos.py`, read without unpickling code.
+        out: ends in `.safetensors`.
+        config: its backbone, kind of head and of boxes; an anchor head gets the published anchors.
+
+    Returns:
+        The notes written beside the weights.
+
+    Raises:
+        InputError: no such file, not such a checkpoint, or one of another architecture.
+    """
+    content = _read(checkpoint)
+    key = next((key for key in HEADS if key in content), None)
+    if key is None or not isinstance(content.get("backbone_state_dict"), dict) or not isinstance(content[key], dict):
+        wanted = " or ".join(HEADS)
+        raise InputError(f"{checkpoint}: holds no backbone_state_dict and {wanted}; give a checkpoint of NeRF-RPN")
+    anchors = isinstance(config.head, AnchorHeadConfig)
+    if anchors != (HEADS[key] == "anchor"):
+        raise InputError(f"{checkpoint}: holds an {HEADS[key]} head; say --head {HEADS[key]}")
+    if isinstance(config.head, AnchorHeadConfig):
+        config = replace(config, head=replace(config.head, anchors=replace(config.head.anchors, offset=0)))
+    weights: dict[str, Tensor] = {}
+    for published, weight in content["backbone_state_dict"].items():
+        name = name_from_published(config.backbone, published)
+        if name is None:
+            raise InputError(f"{checkpoint}: {published} is no weight of this backbone; choose another --backbone")
+        if name:
+            weights[f"backbone.{name}"] = weight
+    try:
+        head = head_from_published(config.head, config.rotated, content[key])
+    except ValueError as error:
+        raise InputError(f"{checkpoint}: {error}") from error
+    weights |= {f"head.{name}": weight for name, weight in head.items()}
+    model = NeRFRPN(config)
+    problem = difference(weights, model.state_dict())
+    if problem:
+        raise InputError(f"{checkpoint}: is of another architecture ({problem}); check --backbone and --rotated")
+    model.load_state_dict(weights)
+    training = {"converted_from": checkpoint.name}
+    if isinstance(content.get("epoch"), int):
+        training["epoch"] = content["epoch"]
+    notes = DetectorNotes(config, training=training)
+    save_detector(out, model.state_dict(), notes)
+    return notes
+
+
+def _read(checkpoint: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"{checkpoint}: cannot be read ({error.strerror}); check the path") from error
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{checkpoint}: is no checkpoint that can be read safely ({reason})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{checkpoint}: holds a {type(content).__name__}, no dictionary of weights")
+    return content

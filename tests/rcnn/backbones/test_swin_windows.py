@@ -1,0 +1,105 @@
+"""Shifted windows on packed tokens, against torchvision's on dense ones and by hand."""
+
+import pytest
+import torch
+from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
+
+from rcnn.backbones import GridBatch, SwinConfig, build_backbone
+from rcnn.backbones.padding import pack_cells, unpack_cells
+from rcnn.backbones.swin_blocks import SwinBlock, WindowAttention
+from rcnn.backbones.token_rows import merge_map, to_places, to_rows, window_map
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("extent", [(8, 12, 5), (6, 7, 9), (5, 5, 5)])
+def test_attention_is_that_of_torchvision(extent: tuple[int, int, int], shifted: bool) -> None:
+    torch.manual_seed(0)
+    shift = [2, 2, 2] if shifted else [0, 0, 0]
+    theirs = ShiftedWindowAttention3d(12, [4, 4, 4], shift, 3).double()
+    ours = WindowAttention(12, 3, 4).double()
+    weights = {key: value for key, value in theirs.state_dict().items() if key != "relative_position_index"}
+    weights["qkv.bias"].uniform_()
+    ours.load_state_dict(weights)
+    dense = torch.randn(2, *extent, 12, dtype=torch.double)
+    rows = ours(dense.reshape(-1, 12), window_map((extent, extent), 4, shifted, CPU))
+    torch.testing.assert_close(rows.reshape(dense.shape), theirs(dense))
+
+
+def test_an_axis_within_one_window_is_not_shifted() -> None:
+    """Its tokens all see each other; torchvision, whose window shrinks there, is asked for one of that size."""
+    torch.manual_seed(0)
+    ours = WindowAttention(4, 1, 4).double()
+    tokens = torch.randn(8 * 4 * 8, 4, dtype=torch.double)
+    changed = tokens.clone()
+    changed[3 * 8] += 1  # (0, 3, 0)
+    windows = window_map(((8, 4, 8),), 4, True, CPU)
+    with torch.no_grad():
+        seen = (ours(changed, windows) - ours(tokens, windows)).abs().sum(1).reshape(8, 4, 8) > 1e-12
+    assert seen.nonzero().amin(0).tolist() == [0, 0, 0]
+    assert seen.nonzero().amax(0).tolist() == [1, 3, 1]  # the shifted window's first half along x and z, all of y
+    assert seen.sum() == 2 * 4 * 2
+
+
+def test_windows_of_several_grids_are_their_own() -> None:
+    torch.manual_seed(0)
+    ours = WindowAttention(4, 2, 4).double()
+    extents = ((5, 9, 3), (2, 2, 2), (8, 4, 11))
+    grids = [torch.randn(a * b * c, 4, dtype=torch.double) for a, b, c in extents]
+    for shifted in (False, True):
+        alone = [ours(g, window_map((e,), 4, shifted, CPU)) for g, e in zip(grids, extents, strict=True)]
+        torch.testing.assert_close(ours(torch.cat(grids), window_map(extents, 4, shifted, CPU)), torch.cat(alone))
+
+
+def test_rows_return_from_their_places() -> None:
+    extents = ((5, 2, 3), (1, 7, 4))
+    rows = torch.randn(30 + 28, 3, dtype=torch.double, requires_grad=True)
+    for map in (window_map(extents, 4, True, CPU).map, merge_map(extents, CPU)):
+        places = to_places(rows, map)
+        assert len(places) == len(map.rows) > len(rows)
+        assert places.count_nonzero() == rows.numel()
+        assert torch.equal(to_rows(places, map), rows)
+        assert torch.autograd.gradcheck(lambda x, map=map: to_places(x, map).sin(), (rows,))
+        assert torch.autograd.gradcheck(lambda x, map=map: to_rows(x, map).sin(), (places.detach().requires_grad_(),))
+
+
+def test_merging_order() -> None:
+    """x fastest, as published weights expect; missing children of odd sides are zero."""
+    extent = (3, 2, 2)
+    x = (torch.arange(12.0) + 1).reshape(1, 1, *extent)
+    merged = to_places(pack_cells(x, None), merge_map((extent,), CPU)).reshape(2, 8)
+    cube = x[0, 0]
+    order = [(i, j, k) for k in range(2) for j in range(2) for i in range(2)]
+    assert merged[0].tolist() == [cube[i, j, k].item() for i, j, k in order]
+    assert merged[1].tolist() == [cube[2, j, k].item() if i == 0 else 0 for i, j, k in order]
+    assert torch.equal(unpack_cells(pack_cells(x, None), (extent,), extent), x)
+
+
+def test_stochastic_depth_drops_whole_grids_in_training() -> None:
+    torch.manual_seed(0)
+    block = SwinBlock(4, 1, 4, 4.0, drop=0.5)
+    extents = ((2, 2, 2),) * 400
+    tokens = torch.randn(3200, 4)
+    windows = window_map(extents, 4, False, CPU)
+    with torch.no_grad():
+        change = (block(tokens, windows) - tokens).abs().sum(1).reshape(400, 8)
+        kept = change.amin(1) > 0
+        assert torch.equal(kept, change.amax(1) > 0)
+        assert 0.65 < kept.float().mean() < 0.85  # either of two residuals: 3/4
+        block.eval()
+        assert ((block(tokens, windows) - tokens).abs().sum(1) > 0).all()
+    model = build_backbone(SwinConfig(embed_dim=4, heads=(1, 1, 1, 1)))
+    drops = [module.drop for module in model.modules() if isinstance(module, SwinBlock)]
+    assert drops == pytest.approx([0.1 * i / 23 for i in range(24)])
+
+
+def test_the_last_voxels_count() -> None:
+    """Beyond the last whole patch too."""
+    model = build_backbone(SwinConfig(embed_dim=4, depths=(1, 1, 1, 1), heads=(1, 1, 1, 1), out_channels=4)).eval()
+    grid = torch.rand(4, 17, 16, 16)
+    with torch.no_grad():
+        before = model(GridBatch.collate([grid]))[0]
+        grid[:, 16] += 1
+        after = model(GridBatch.collate([grid]))[0]
+    assert not torch.equal(before[:, :, 4], after[:, :, 4])

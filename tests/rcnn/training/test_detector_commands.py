@@ -1,0 +1,104 @@
+"""`nerf-rcnn train-rpn`, `eval` and `predict` on toy rooms."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy_rooms import EDGE, TINY, write_toy_rooms
+
+from rcnn import cli
+from rcnn.rpn import NeRFRPN
+from rcnn.weights import DetectorNotes, load_detector, save_detector
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy_rooms(tmp_path_factory.mktemp("toy"), train=2, val=2)
+
+
+def _detector(path: Path, rotated: bool = False) -> Path:
+    torch.manual_seed(0)
+    config = replace(TINY, rotated=rotated)
+    save_detector(path, NeRFRPN(config).state_dict(), DetectorNotes(config))
+    return path
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["nerf-rcnn", *map(str, arguments)])
+    cli.main()
+
+
+def _refused(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        _run(monkeypatch, *arguments)
+    assert isinstance(stopped.value.code, str)
+    assert "\n" not in stopped.value.code
+    return stopped.value.code
+
+
+def test_a_run_trains_evaluates_and_predicts(
+    rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    cache = ("--cache", tmp_path / "cache")
+    _run(
+        monkeypatch, "train-rpn", "--out", tmp_path / "run", "--data", rooms, *cache, "--backbone", "resnet18",
+        "--head", "anchor", "--steps", 1, "--batch-size", 1, "--num-workers", 0, "--accelerator", "cpu",
+    )  # fmt: skip
+    detector = tmp_path / "run" / "detector.safetensors"
+    assert str(detector) in capsys.readouterr().out
+    _, notes = load_detector(detector)
+    assert notes.data["folders"] == [str(rooms)]
+
+    # A small one, to be quick; its boxes mean nothing, but they must be written as they are found.
+    small = _detector(tmp_path / "small.safetensors")
+    _run(monkeypatch, "eval", small, "--data", rooms, *cache, "--split", "val", "--out", tmp_path / "scores.json")
+    assert "block" in capsys.readouterr().out
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert (scores["scenes"], scores["objects"]) == (2, 6)
+    assert set(scores["classes"]) == {"block"}
+
+    _run(monkeypatch, "predict", small, "--out", tmp_path / "found", "--data", rooms / "val", *cache, "--top", 7)
+    with np.load(tmp_path / "found" / "room_0000.npz", allow_pickle=False) as found:
+        assert found["boxes"].shape == (7, 6)
+        assert found["boxes"].dtype == np.float32
+        assert (np.diff(found["scores"]) <= 0).all()
+        np.testing.assert_allclose(found["bbox_max"], EDGE * found["resolution"])
+        assert (found["boxes"][:, :3] >= found["bbox_min"] - 1e-5).all()
+        assert (found["boxes"][:, 3:] <= found["bbox_max"] + 1e-5).all(), "world units"
+        assert (found["boxes"][:, 3:] > found["boxes"][:, :3]).all()
+
+
+def test_what_is_wrong_is_one_line(rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    small, cache = _detector(tmp_path / "small.safetensors"), ("--cache", tmp_path / "cache")
+    wrong = _refused(monkeypatch, "eval", tmp_path / "none.safetensors", "--data", rooms, *cache)
+    assert "none.json: cannot be read" in wrong
+    wrong = _refused(monkeypatch, "eval", small, "--data", rooms, *cache, "--split", "test")
+    assert "needs a folder for each split" in wrong
+    wrong = _refused(monkeypatch, "eval", small, "--data", rooms / "nowhere", *cache)
+    assert "no such folder" in wrong
+    assert "--device abacus" in _refused(
+        monkeypatch, "predict", small, "--out", tmp_path, "--data", rooms, "--device", "abacus"
+    )
+    grid = rooms / "bad" / "room_0000" / "grid" / "density.npz"
+    grid.parent.mkdir(parents=True)
+    grid.write_bytes((rooms / "val" / "room_0000" / "grid" / "density.npz").read_bytes()[:999])
+    wrong = _refused(monkeypatch, "predict", small, "--out", tmp_path / "found", "--data", rooms / "bad", *cache)
+    assert "not a readable .npz file" in wrong
+    assert not (tmp_path / "found").exists()
+
+
+def test_bad_scenes_can_be_skipped(
+    rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    small = _detector(tmp_path / "small.safetensors", rotated=True)
+    root = write_toy_rooms(tmp_path / "rooms", train=0, val=2)
+    (root / "val" / "room_0001" / "grid" / "truth.npz").write_bytes(b"nothing")
+    arguments = ("eval", small, "--data", root, "--cache", tmp_path / "cache", "--split", "val")
+    assert "room_0001" in _refused(monkeypatch, *arguments)
+    _run(monkeypatch, *arguments, "--skip-bad", "--out", tmp_path / "scores.json")
+    assert json.loads((tmp_path / "scores.json").read_text())["scenes"] == 1
+    assert "1 of 2 scenes were skipped" in capsys.readouterr().err
