@@ -66,9 +66,10 @@ def _legend(names: Sequence[str], kinds: Sequence[dict[str, Any]]) -> np.ndarray
 def _grid_row(title: str, path: Path) -> np.ndarray:
     grid = read_density_grid(path)
     truth = read_grid_truth(path.with_name(TRUTH_FILE), grid)
+    channels = grid.rgb_alpha()
     cells = []
     for axis in (2, 1):
-        for cell in slice_views(grid, axis):
+        for cell in slice_views(grid, channels, axis):
             cells.append(_with_boxes(cell, grid, truth, axis) if len(cells) % 3 == 2 else cell)
     height = max(cell.shape[0] for cell in cells)
     row = [np.pad(c, ((_LINE, height - c.shape[0]), (0, 8), (0, 0)), constant_values=_PAPER) for c in cells]

@@ -24,10 +24,13 @@ def write_slices(path: Path, grid: DensityGrid) -> None:
 
     Voxels that no camera saw are tinted in the opacity slice. z points up in the two lower rows.
     """
+    channels = grid.rgb_alpha()
     rows = []
     for axis, title in zip((2, 1, 0), _TITLES, strict=True):
         level, size = slice_level(grid, axis), grid.resolution[axis]
-        rows.append(_row(slice_views(grid, axis), f"{title}: view at voxel {level} of {size}, slice, opacity"))
+        rows.append(
+            _row(slice_views(grid, channels, axis), f"{title}: view at voxel {level} of {size}, slice, opacity")
+        )
     width = max(row.shape[1] for row in rows)
     sheet = np.concatenate(
         [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=_PAPER) for row in rows]
@@ -43,9 +46,11 @@ def slice_level(grid: DensityGrid, axis: int) -> int:
     return grid.resolution[axis] // 3 if axis == 2 else grid.resolution[axis] // 2
 
 
-def slice_views(grid: DensityGrid, axis: int) -> list[np.ndarray]:
-    """View, slice and opacity across an axis, (rows, columns, 3) uint8 RGB; the other axes point right and up."""
-    channels = grid.rgb_alpha()
+def slice_views(grid: DensityGrid, channels: np.ndarray, axis: int) -> list[np.ndarray]:
+    """View, slice and opacity across an axis, (rows, columns, 3) uint8 RGB; the other axes point right and up.
+
+    `channels` are the grid's `rgb_alpha()`.
+    """
     level = slice_level(grid, axis)
     layers = np.moveaxis(channels, 1 + axis, 1)
     # With x to the right and z up one looks along +y; with any other pair to the right and up, down the axis.

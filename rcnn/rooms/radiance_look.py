@@ -296,9 +296,9 @@ def _colours(
     """Colours of the nearest surface mixed with its surroundings; far from surfaces, of all that is around."""
     share = np.float32(look.colour_bleeding)
     mixed = (1 - share) * space.colour + share * bled
-    colour = mixed[space.nearest]
-    far = np.abs(space.distance) > SURFACE
-    colour[far] = _mean_colours(space)[far]
+    colour = _mean_colours(space)
+    near = np.abs(space.distance) <= SURFACE
+    colour[near] = mixed[space.nearest[near]]
     surface = PARTS.index("surface")
     length, smooth = look.noise_length[surface], look.noise_smooth[surface]
     # most errors are of brightness, the others warm or cold
@@ -327,7 +327,7 @@ def _around(space: SeenSpace, values: np.ndarray) -> Float32[np.ndarray, "S C"]:
 
 
 def _means(space: SeenSpace, values: np.ndarray, length: float) -> tuple[Float32[np.ndarray, "C w l h"], int]:
-    """Means of (S, C) values of surfaces under a Gaussian of `length` voxels; lattice point i lies at voxel i * step."""
+    """Means of (S, C) values of surfaces under a Gaussian of `length` voxels; lattice point i is at voxel i * step."""
     step = max(1, int(length / 2))
     places = np.stack(np.unravel_index(space.surface, space.distance.shape))
     shape = tuple(n // step + 2 for n in space.distance.shape)

@@ -1,5 +1,7 @@
 """The 2D loss for boxes of grids of several sizes at once."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,9 +19,22 @@ def projection_loss(
         target: boxes of the same kind.
         extents: longest side in voxels of the grid that each row comes from.
     """
+    if is_rotated(target):
+        target = turn_like(target, predicted.detach())
     # Pixels stay the same when boxes and cameras shrink together.
     shrunk = (_scale(boxes, 1 / extents[:, None]) for boxes in (predicted, target))
     return projected_box_loss(*shrunk, extent=1.0) / extents
+
+
+def turn_like(boxes: Float[Tensor, "P 7"], others: Float[Tensor, "P 7"]) -> Float[Tensor, "P 7"]:
+    """The same OBBs, written with the yaw nearest to that of others.
+
+    A quarter turn with the sides swapped, or half a turn, changes no box, but which corners are opposite to compare.
+    """
+    quarter = 0.5 * math.pi
+    turns = ((boxes[:, 6:] - others[:, 6:]) / quarter).round()
+    sides = torch.where(turns.remainder(2) == 1, boxes[:, [4, 3]], boxes[:, 3:5])
+    return torch.cat([boxes[:, :3], sides, boxes[:, 5:6], boxes[:, 6:] - quarter * turns], 1)
 
 
 def _scale(boxes: Float[Tensor, "P columns"], factor: Float[Tensor, "P 1"]) -> Float[Tensor, "P columns"]:

@@ -82,7 +82,7 @@ def test_clean_grids_are_surfaces_alone(scene: tuple[SeenSpace, np.ndarray]):
 
 def test_densities_have_the_quantiles_of_the_look(scene: tuple[SeenSpace, np.ndarray]):
     space, furniture = scene
-    look = _look()
+    look = replace(_look(), clarity=((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)))  # else distances with few views differ
     grids = [radiance_grid(space, furniture, look, (seed,)) for seed in range(3)]
     assert not np.array_equal(grids[0].rgbsigma, grids[1].rgbsigma)
     assert np.array_equal(grids[0].rgbsigma, radiance_grid(space, furniture, look, (0,)).rgbsigma)

@@ -13,7 +13,7 @@ BACKBONE = ResNetConfig(
     blocks=(1, 1, 1, 1), block="basic", width=8, out_channels=24, norm="group", norm_groups=4, channels_last=False
 )
 
-HEADS = {"anchor": AnchorHeadConfig(convs=2, nms_per_level=False), "fcos": FCOSHeadConfig(convs=1, norm_groups=4)}
+HEADS = {"anchor": AnchorHeadConfig(convs=1, nms_per_level=False), "fcos": FCOSHeadConfig(convs=1, norm_groups=4)}
 
 SCENE = (36, 34, 20)
 """Voxels; 32 divides none of them."""
@@ -22,11 +22,11 @@ BOXES = torch.tensor([[10.0, 10, 7, 12, 10, 14, 0.4], [26, 9, 6, 9, 13, 12, -0.7
 """OBBs in voxels."""
 
 
-def detector(name: str, rotated: bool = False, **loss: object) -> NeRFRPN:
+def detector(name: str, rotated: bool = False, convs: int = 1, **loss: object) -> NeRFRPN:
     """A detector with one of the heads, the same weights at each call, and options of its losses changed."""
     torch.manual_seed(0)
     config = HEADS[name]
-    config = replace(config, loss=replace(config.loss, **loss))  # type: ignore[arg-type]
+    config = replace(config, convs=convs, loss=replace(config.loss, **loss))  # type: ignore[arg-type]
     return NeRFRPN(NeRFRPNConfig(BACKBONE, config, rotated))
 
 

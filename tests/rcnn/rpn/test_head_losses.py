@@ -135,10 +135,24 @@ def test_boxes_that_no_anchor_overlaps_teach_nothing() -> None:
 def test_projection_loss_of_several_extents() -> None:
     boxes, others = torch.rand(3, 7) * 10, torch.rand(3, 7) * 10
     extents = torch.tensor([20.0, 50, 160])
+    # Near enough in yaw for both to be written the same way.
+    others[:, 6] = boxes[:, 6] + 0.5
     for columns in (7, 6):
         a, b = boxes[:, :columns], others[:, :columns]
         rows = [projected_box_loss(a[i : i + 1], b[i : i + 1], e.item()) for i, e in enumerate(extents)]
         torch.testing.assert_close(projection_loss(a, b, extents), torch.cat(rows), rtol=1e-4, atol=1e-5)
+
+
+def test_projection_loss_does_not_depend_on_how_a_box_is_written() -> None:
+    """A quarter turn with the sides swapped is the same box."""
+    box = torch.tensor([[10.0, 12, 9, 8, 4, 6, 0.3]])
+    for turns in range(-3, 4):
+        same = box.clone()
+        same[0, 6] += turns * math.pi / 2
+        if turns % 2:
+            same[0, 3:5] = box[0, [4, 3]]
+        torch.testing.assert_close(projection_loss(same, box, torch.tensor([32.0])), torch.zeros(1), rtol=0, atol=1e-4)
+    assert projection_loss(box + torch.tensor([0, 0, 0, 0, 0, 0, 0.2]), box, torch.tensor([32.0])) > 0.1
 
 
 KINDS = ["smooth_l1", *get_args(IoULossKind)]
@@ -173,8 +187,9 @@ def test_every_loss_with_and_without_objects(name: str, rotated: bool) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rotated", [False, True])
 def test_right_boxes_cost_nothing(kind: str, rotated: bool) -> None:
-    """Two grids with two of the scene's boxes each, in another order."""
-    boxes = [truth(rotated)[[0, 1]].double(), truth(rotated)[[2, 0]].double()]
+    """Two grids; boxes of the second have other places in the list, and overlap those of the first."""
+    boxes = [truth(rotated).double(), truth(rotated)[[1, 0]].double()]
+    boxes[1][:, 2] += 2
     extents, like = [SCENE] * 2, torch.zeros((), dtype=torch.double)
     shapes = [[-(-side // stride) for side in SCENE] for stride in STRIDES]
 

@@ -15,7 +15,7 @@ def test_padding_changes_nothing(name: str, rotated: bool) -> None:
     """Losses and gradients as in a batch of the same grids without padding; proposals and heatmaps as alone."""
     # All anchors enter the loss: a random choice would be another one.
     options = {"matching": AnchorMatchingConfig(samples=10**6)} if name == "anchor" else {}
-    model = sharpen(detector(name, rotated, **options).double())
+    model = sharpen(detector(name, rotated, convs=2, **options).double())
     grids = [blocks().double(), blocks().double().flip(1)]
     boxes = [truth(rotated).double(), truth(rotated)[:0].double()]
     plain = GridBatch.collate(grids)
