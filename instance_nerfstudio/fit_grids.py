@@ -27,12 +27,12 @@ from instance_nerfstudio.instance_datamanager import InstanceDataManagerConfig
 from instance_nerfstudio.instance_trainer import InstanceTrainerConfig
 from instance_nerfstudio.training import train_quietly
 from rcnn.grids import write_density_grid, write_grid_truth
+from rcnn.grids.find_grids import GRID_FILE, GRID_FOLDER, PICTURE_FILE, TRUTH_FILE
 from rcnn.grids.grid_truth import room_truth
 from rcnn.grids.slices import write_slices
 from rcnn.safe_files import read_json, write_atomically
 
-GRID_FOLDER = "grid"
-GRID_FILE, TRUTH_FILE, PICTURE_FILE, NOTE_FILE = "density.npz", "truth.npz", "slices.png", "fit.json"
+NOTE_FILE = "fit.json"
 GRID_ENTRIES = (GRID_FILE, TRUTH_FILE, PICTURE_FILE, NOTE_FILE)
 TABLE_COLUMNS = ("room", "psnr", "seconds", "train_seconds", "resolution", "occupancy", "seen", "instances")
 

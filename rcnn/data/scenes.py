@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from rcnn.errors import InputError
 from rcnn.grids.find_grids import GRID_FILE, GRID_FOLDER, TRUTH_FILE
 from rcnn.grids.npz import read_npz
-from rcnn.grids.published import Layout, PublishedScene, published_scenes
+from rcnn.grids.published import Layout, PublishedScene, listed_scenes
 from rcnn.safe_files import read_json
 
 BoxKind = Literal["aabb", "obb"]
@@ -66,8 +66,8 @@ def find_scenes(
     if layout == "general":
         if split is not None:
             raise InputError(f"{root}: a CSV file is one split; give one file for each split")
-        published = published_scenes(root, "general")["all"]
-        return _checked([SceneFiles(scene.name, scene.grid, published=scene) for scene in published], root, "its table")
+        listed = [SceneFiles(scene.name, scene.grid, published=scene) for scene in listed_scenes(root)]
+        return _checked(listed, root, "its table")
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; check the path")
     if layout == "rooms" and split is not None and split_file is None and (root / split).is_dir():

@@ -176,50 +176,14 @@ def enclosing_boxes(obb: Float[np.ndarray, "K 7"]) -> Float[np.ndarray, "K 6"]:
     return np.concatenate([obb[:, :3] - half, obb[:, :3] + half], axis=1)
 
 
-def published_scenes(
-    root: Path, layout: Layout, boxes: Literal["aabb", "obb"] = "aabb"
-) -> dict[str, list[PublishedScene]]:
-    """The scenes of a data set by split, as its split file says; nothing is opened but that file.
+def listed_scenes(path: Path) -> list[PublishedScene]:
+    """The scenes of the `general` layout: a CSV file `,scene,rgbsigma_path,boxes_path` with paths beside it.
 
-    Args:
-        root: the data set's folder; for `general` the CSV file `,scene,rgbsigma_path,boxes_path` of one split.
-        layout: the data set.
-        boxes: which boxes NeRF-RPN scenes get.
+    `rcnn.data.find_scenes` finds those of the other layouts.
 
     Raises:
-        InputError: no split file, or one that names a scene without a grid.
+        InputError: no such file, or no such columns.
     """
-    if layout == "general":
-        return {"all": _csv_scenes(root)}
-    if layout == "nerf-rcnn":
-        names = read_json(root / "dataset_split.json")
-        listed = {split: [str(name) for name in names.get(split, [])] for split in ("train", "val", "test")}
-    else:
-        files = sorted(root.glob("*_split.npz"))
-        if len(files) != 1:
-            raise InputError(f"{root}: needs one *_split.npz, has {len(files)}; give a NeRF-RPN data folder")
-        arrays = read_npz(files[0])
-        listed = {split: [str(n) for n in arrays.get(f"{split}_scenes", [])] for split in ("train", "val", "test")}
-    return {split: [_scene(root, name, layout, boxes) for name in names] for split, names in listed.items()}
-
-
-def _scene(root: Path, name: str, layout: Layout, boxes: str) -> PublishedScene:
-    if Path(name).name != name:
-        raise InputError(f"{root}: its split names {name!r}, which is no scene; correct the split file")
-    files = {
-        "grid": root / "features" / f"{name}.npz",
-        "boxes": root / boxes / f"{name}.npy",
-        "masks": root / "masks" / f"{name}.npy",
-        "metadata": root / "metadata" / f"{name}.json",
-    }
-    if not files["grid"].is_file():
-        raise InputError(f"{files['grid']}: no such file, but the split names it; complete the data or the split file")
-    rcnn = layout == "nerf-rcnn"
-    found = {key: path if path.is_file() and (rcnn == (key != "boxes")) else None for key, path in files.items()}
-    return PublishedScene(name, files["grid"], found["boxes"], found["masks"], found["metadata"])
-
-
-def _csv_scenes(path: Path) -> list[PublishedScene]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))

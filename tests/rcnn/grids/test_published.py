@@ -11,7 +11,7 @@ from rcnn.grids import DensityGrid
 from rcnn.grids.grid_file import mapped_grid
 from rcnn.grids.published import (
     PublishedScene,
-    published_scenes,
+    listed_scenes,
     read_published_boxes,
     read_published_grid,
     read_published_truth,
@@ -88,30 +88,18 @@ def test_boxes_are_in_the_units_of_the_grid(tmp_path: Path):
             read_published_boxes(tmp_path / name, grid)
 
 
-def test_nerf_rpn_folders_and_csv_files(tmp_path: Path):
-    _features(tmp_path / "features" / "s1.npz")
-    _features(tmp_path / "features" / "s2.npz")
-    (tmp_path / "obb").mkdir()
-    np.save(tmp_path / "obb" / "s1.npy", np.zeros((0, 7)))
-    np.savez(tmp_path / "3dfront_split.npz", train_scenes=["s1"], val_scenes=["s2"], test_scenes=np.array([], str))
-    scenes = published_scenes(tmp_path, "3dfront", "obb")
-    assert [scene.name for scene in scenes["train"] + scenes["val"]] == ["s1", "s2"]
-    assert scenes["train"][0].boxes == tmp_path / "obb" / "s1.npy"
-    assert scenes["val"][0].boxes is None
-    assert scenes["test"] == []
-    np.savez(tmp_path / "3dfront_split.npz", train_scenes=["s3"])
-    with pytest.raises(InputError, match=r"s3\.npz"):
-        published_scenes(tmp_path, "3dfront")
-    np.savez(tmp_path / "3dfront_split.npz", train_scenes=["../s1"])
-    with pytest.raises(InputError, match="no scene"):
-        published_scenes(tmp_path, "3dfront")
-
+def test_csv_files(tmp_path: Path):
     table = tmp_path / "all.csv"
     table.write_text(",scene,rgbsigma_path,boxes_path\n0,s1,features/s1.npz,obb/s1.npy\n1,s2,features/s2.npz,None\n")
-    first, second = published_scenes(table, "general")["all"]
-    assert first.grid.is_file()
+    first, second = listed_scenes(table)
+    assert first.grid == tmp_path / "features" / "s1.npz"
     assert first.boxes == tmp_path / "obb" / "s1.npy"
     assert second.boxes is None
+    table.write_text("scene,path\ns1,features/s1.npz\n")
+    with pytest.raises(InputError, match="needs the columns"):
+        listed_scenes(table)
+    with pytest.raises(InputError, match="cannot be read"):
+        listed_scenes(tmp_path / "none.csv")
 
 
 def test_nerf_rcnn_masks_and_metadata(tmp_path: Path):
@@ -123,8 +111,8 @@ def test_nerf_rcnn_masks_and_metadata(tmp_path: Path):
     np.save(tmp_path / "masks" / "s1.npy", ids)
     row = {"id": 4, "aabb": [1.0, 1.5, 2.0, 3.0, 3.5, 5.0], "obb": [2.0, 2.5, 3.5, 2, 2, 3, 0], "nyu40_class": "bed"}
     (tmp_path / "metadata" / "s1.json").write_text(json.dumps({"scene_bbox": [*LOW, *HIGH], "instances": [row]}))
-    (tmp_path / "dataset_split.json").write_text(json.dumps({"train": ["s1"], "val": [], "test": []}))
-    (scene,) = published_scenes(tmp_path, "nerf-rcnn")["train"]
+    files = (tmp_path / folder / f"s1.{ending}" for folder, ending in (("masks", "npy"), ("metadata", "json")))
+    scene = PublishedScene("s1", tmp_path / "features" / "s1.npz", None, *files)
     grid = read_published_grid(scene.grid, "nerf-rcnn", "alpha")
     truth = read_published_truth(scene, grid)
     assert truth.categories == ("bed",)
