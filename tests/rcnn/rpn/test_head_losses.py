@@ -187,8 +187,8 @@ def test_every_loss_with_and_without_objects(name: str, rotated: bool) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rotated", [False, True])
 def test_right_boxes_cost_nothing(kind: str, rotated: bool) -> None:
-    """Two grids; boxes of the second have other places in the list, and overlap those of the first."""
-    boxes = [truth(rotated).double(), truth(rotated)[[1, 0]].double()]
+    """Two grids; boxes of the second are those of the first, but for two voxels."""
+    boxes = [truth(rotated).double(), truth(rotated)[:2].double()]
     boxes[1][:, 2] += 2
     extents, like = [SCENE] * 2, torch.zeros((), dtype=torch.double)
     shapes = [[-(-side // stride) for side in SCENE] for stride in STRIDES]
