@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rcnn.detector_commands import Convert, Evaluate, Predict, TrainRPN
+from rcnn.detector_commands import Convert, Evaluate, Predict, TrainRPN, Visualize
 
 app = tyro.extras.SubcommandApp()
 rooms = tyro.extras.SubcommandApp()
@@ -196,6 +196,7 @@ class Compare:
 app.command(name="train-rpn")(TrainRPN)
 app.command(name="eval")(Evaluate)
 app.command(name="predict")(Predict)
+app.command(name="visualize")(Visualize)
 app.command(name="convert")(Convert)
 
 

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int32
 from torch.utils.data import DataLoader, Dataset
 
-from rcnn.data import GridFrame, GridSample, SceneBatch
+from rcnn.backbones import Extent, GridBatch
+from rcnn.data import GridFrame, GridSample
 from rcnn.grids.npz import write_npz
 from rcnn.rpn import NeRFRPN, Proposals
 
@@ -21,8 +23,8 @@ from rcnn.rpn import NeRFRPN, Proposals
 class SceneProposals:
     """What a detector finds in one scene."""
 
-    batch: SceneBatch
-    """The scene alone, on the CPU."""
+    scene: GridSample
+    """On the CPU."""
     proposals: Proposals
     """In voxels, on the CPU, by descending score."""
     heatmap: Float[torch.Tensor, "x y z"] | None
@@ -42,19 +44,23 @@ def detect(
         num_workers: processes that load scenes.
     """
     half = torch.autocast(device.type, torch.bfloat16) if device.type == "cuda" else nullcontext()
-    loader = DataLoader(scenes, collate_fn=SceneBatch.collate, num_workers=num_workers)
+    loader = DataLoader(scenes, batch_size=None, collate_fn=_as_it_is, num_workers=num_workers)
     with torch.inference_mode():
-        for batch in loader:
-            grids = batch.grids.to(device)
+        for scene in loader:
+            grids = GridBatch.collate([scene.features]).to(device)
             with half:
                 outputs = model.outputs(grids)
             found = model.propose(outputs, grids)[0]
             heatmap = model.heatmap(outputs, grids)[0].float().cpu() if heatmaps else None
             proposals = Proposals(found.boxes.cpu(), found.scores.float().cpu(), found.levels.cpu())
-            yield SceneProposals(batch, proposals, heatmap)
+            yield SceneProposals(scene, proposals, heatmap)
 
 
-def write_proposals(path: Path, proposals: Proposals, frame: GridFrame, shape: tuple[int, int, int]) -> None:
+def _as_it_is(scene: Any) -> Any:
+    return scene
+
+
+def write_proposals(path: Path, proposals: Proposals, frame: GridFrame, shape: Extent) -> None:
     """Writes boxes in world units, best first.
 
     `boxes (K, 6|7)` float32, `scores (K,)` float32, `levels (K,)` int32 (level of the pyramid, 0 the finest), and the

@@ -16,8 +16,9 @@ from rcnn.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-    from rcnn.data import AugmentationConfig, GridDataset
+    from rcnn.data import AugmentationConfig, GridDataset, GridSample
     from rcnn.rpn import NeRFRPNConfig
+    from rcnn.visualization import SceneContents
 
 BackboneName = Literal["resnet18", "resnet50", "vgg_AF", "vgg_EF", "swin_t", "swin_s", "swin_b", "swin_l"]
 HeadName = Literal["fcos", "anchor"]
@@ -230,9 +231,9 @@ class Evaluate:
         scenes = self.data.open(self.split, "obb" if model.config.rotated else "aabb")
         metrics = DetectionMetrics(DetectionMetricsConfig(ap_limit=self.ap_limit), scenes.categories)
         for found in _progress(detect(model, scenes, device), len(scenes), "Detecting"):
-            boxes, labels = found.batch.truth()
-            proposals = found.proposals
-            metrics.update(found.batch.names[0], proposals.boxes, proposals.scores, boxes[0], object_labels=labels[0])
+            scene, proposals = found.scene, found.proposals
+            assert scene.boxes is not None  # the data set needs truth
+            metrics.update(scene.name, proposals.boxes, proposals.scores, scene.boxes, object_labels=scene.labels)
         scores = metrics.compute()
         rich.print(scores.table(f"{self.split} scenes"))
         if self.out is not None:
@@ -268,11 +269,88 @@ class Predict:
         model, _ = load_detector(self.detector, device)
         scenes = self.data.open(self.split, "obb" if model.config.rotated else "aabb", needs_truth=False)
         for found in _progress(detect(model, scenes, device), len(scenes), "Detecting"):
-            name, frame = found.batch.names[0], found.batch.frames[0]
+            x, y, z = found.scene.features.shape[1:]
             proposals = found.proposals.top(min(self.top, int((found.proposals.scores >= self.min_score).sum())))
-            assert frame is not None
-            write_proposals(self.out / f"{name}.npz", proposals, frame, found.batch.grids.extents[0])
+            assert found.scene.frame is not None  # without augmentation
+            write_proposals(self.out / f"{found.scene.name}.npz", proposals, found.scene.frame, (x, y, z))
         print(f"{len(scenes)} scenes in {self.out}")
+        if report := scenes.report():
+            print(report, file=sys.stderr)
+
+
+@dataclass
+class Visualize:
+    """Draw scenes with what a detector finds in them: OUT/<scene>.png, and .glb or .ply to turn around.
+
+    Without --detector, grids with their true boxes alone.
+    """
+
+    out: Path
+    """Folder for the results."""
+    data: Annotated[DataOptions, tyro.conf.arg(name="")]
+    detector: Path | None = None
+    """detector.safetensors of a run, or converted weights."""
+    split: str | None = None
+    """Which scenes; all when not given."""
+    limit: int = 20
+    """Scenes, the first ones."""
+    boxes: Literal["aabb", "obb"] = "aabb"
+    """True boxes to draw without a detector."""
+    top: int = 30
+    """Detections of a scene, the best ones."""
+    min_score: float = 0.2
+    """Detections below are left out."""
+    in_3d: Literal["none", "glb", "ply"] = "none"
+    """Also write grid, boxes and objectness in 3D, in world units."""
+    device: str | None = None
+    """The GPU, where there is one, when not given."""
+
+    def main(self) -> None:
+        """Writes the pictures."""
+        from torch.utils.data import Subset
+
+        from rcnn.detecting import detect
+        from rcnn.visualization import (
+            SceneContents,
+            SceneFilesConfig,
+            SheetConfig,
+            write_scene_glb,
+            write_scene_plys,
+            write_sheet,
+        )
+        from rcnn.weights import load_detector
+
+        device, model, kind = _device(self.device), None, self.boxes
+        if self.detector is not None:
+            model, _ = load_detector(self.detector, device)
+            kind = "obb" if model.config.rotated else "aabb"
+        scenes = self.data.open(self.split, kind, needs_truth=False)
+        chosen = Subset(scenes, range(min(self.limit, len(scenes))))
+        sheet = SheetConfig(max_detections=self.top, min_score=self.min_score)
+        files = SceneFilesConfig(max_detections=self.top, min_score=self.min_score)
+
+        def looked_at() -> Iterator[tuple[GridSample, SceneContents]]:
+            if model is None:
+                for scene in chosen:
+                    yield scene, SceneContents.of(scene.features, truth=scene.boxes)
+                return
+            for found in detect(model, chosen, device, heatmaps=True):
+                scene, boxes, scores = found.scene, found.proposals.boxes, found.proposals.scores
+                yield (
+                    scene,
+                    SceneContents.of(
+                        scene.features, truth=scene.boxes, boxes=boxes, scores=scores, heatmap=found.heatmap
+                    ),
+                )
+
+        for scene, contents in _progress(looked_at(), len(chosen), "Drawing"):
+            assert scene.frame is not None  # without augmentation
+            write_sheet(self.out / f"{scene.name}.png", contents, scene.name, sheet)
+            if self.in_3d == "glb":
+                write_scene_glb(self.out / f"{scene.name}.glb", contents, scene.frame, files)
+            elif self.in_3d == "ply":
+                write_scene_plys(self.out / scene.name, contents, scene.frame, files)
+        print(f"{len(chosen)} scenes in {self.out}")
         if report := scenes.report():
             print(report, file=sys.stderr)
 

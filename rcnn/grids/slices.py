@@ -16,7 +16,7 @@ _PAPER = 255
 _UNSEEN = np.array([215, 200, 255])
 # Behind what is not opaque; a colour that rooms rarely have, so that white walls show.
 BEHIND = np.array([0.55, 0.65, 0.75], np.float32)
-_TITLES = ("from above", "from the side (y)", "from the front (x)")
+_TITLES = ("from above", "from the front, along y", "from the right, against x")
 
 
 def write_slices(path: Path, grid: DensityGrid) -> None:

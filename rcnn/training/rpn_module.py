@@ -13,7 +13,8 @@ from torch import Tensor
 
 from rcnn.data import SceneBatch
 from rcnn.evaluation import DetectionMetrics, DetectionScores
-from rcnn.rpn import NeRFRPN, NeRFRPNConfig
+from rcnn.rpn import NeRFRPN, NeRFRPNConfig, Proposals
+from rcnn.visualization import SceneContents, SheetConfig, sheet_tensor
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,12 @@ class RPNModule(L.LightningModule):
     """A detector with its optimizer and scores. One step is one batch."""
 
     def __init__(
-        self, config: NeRFRPNConfig, optimization: OptimizationConfig, steps: int, categories: Sequence[str]
+        self,
+        config: NeRFRPNConfig,
+        optimization: OptimizationConfig,
+        steps: int,
+        categories: Sequence[str],
+        pictures: int = 0,
     ) -> None:
         """
         Args:
@@ -48,11 +54,13 @@ class RPNModule(L.LightningModule):
             optimization: of its weights.
             steps: of the whole run, for the schedule.
             categories: what labels of validation scenes stand for.
+            pictures: validation scenes that are drawn for TensorBoard.
         """
         super().__init__()
         self.model = NeRFRPN(config)
         self.optimization = optimization
         self.steps = steps
+        self.pictures = pictures
         self.scores: DetectionScores | None = None
         """Of the last validation."""
         self._metrics = DetectionMetrics(categories=categories)
@@ -68,10 +76,25 @@ class RPNModule(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._metrics = DetectionMetrics(categories=self._metrics.categories)
 
-    def validation_step(self, batch: SceneBatch, _: int) -> None:
+    def validation_step(self, batch: SceneBatch, index: int) -> None:
         truth, labels = batch.truth()
-        for name, found, boxes, label in zip(batch.names, self.model(batch.grids), truth, labels, strict=True):
+        outputs = self.model.outputs(batch.grids)
+        proposals = self.model.propose(outputs, batch.grids)
+        for name, found, boxes, label in zip(batch.names, proposals, truth, labels, strict=True):
             self._metrics.update(name, found.boxes, found.scores, boxes, object_labels=label)
+        if index < self.pictures and self.global_rank == 0:
+            self._draw(batch, proposals[0], self.model.heatmap(outputs, batch.grids, stride=4)[0])
+
+    def _draw(self, batch: SceneBatch, found: Proposals, heatmap: Float[Tensor, "x y z"]) -> None:
+        """Shows the first scene of a batch in TensorBoard."""
+        x, y, z = batch.grids.extents[0]
+        contents = SceneContents.of(
+            batch.grids.features[0, :, :x, :y, :z], truth=batch.truth()[0][0], boxes=found.boxes, scores=found.scores,
+            heatmap=heatmap,
+        )  # fmt: skip
+        picture = sheet_tensor(contents, batch.names[0], SheetConfig(view_size=320))
+        for logger in self.loggers:
+            logger.experiment.add_image(f"val/{batch.names[0]}", picture, self.global_step)  # type: ignore[attr-defined]
 
     def on_validation_epoch_end(self) -> None:
         self.scores = self._metrics.gather().compute()

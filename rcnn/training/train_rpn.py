@@ -58,6 +58,8 @@ class RunConfig:
     """Steps between checkpoints to resume from."""
     log_every: int = 10
     """Steps between entries for TensorBoard."""
+    pictures: int = 4
+    """Validation scenes that are drawn for TensorBoard."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "nodes", "validate_every", "checkpoint_every", "log_every"):
@@ -101,7 +103,7 @@ def train_rpn(
     _quieten()
     L.seed_everything(run.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision("high")
-    module = RPNModule(experiment.model, experiment.optimization, run.steps, validation.categories)
+    module = RPNModule(experiment.model, experiment.optimization, run.steps, validation.categories, run.pictures)
     grids = GridData(training, validation, run.batch_size, run.steps, run.seed, run.num_workers)
     trainer = _trainer(run, experiment)
     last = run.out / "checkpoints" / "last.ckpt"

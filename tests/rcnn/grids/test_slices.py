@@ -1,29 +1,28 @@
 import numpy as np
+import pytest
 
 from rcnn.grids import DensityGrid
 from rcnn.grids.slices import slice_views
 
 
-def test_views_look_past_the_cut_without_mirroring():
-    rgbsigma = np.zeros((8, 8, 9, 4), np.float32)
-    rgbsigma[1, 6, 4] = (1, 0, 0, 1)  # red: low x, high y
-    rgbsigma[6, 1, 4] = (0, 0, 1, 1)  # blue: high x, low y
-    rgbsigma[1, 1, 1] = (0, 1, 0, 1)  # green: low x, low y, below the cut from above
-    grid = DensityGrid(rgbsigma, np.zeros(3), np.array([8.0, 8, 9]), "alpha")
-
-    def seen(axis):
-        """Place (0 to 1, to the right and up) of each colour that the view shows."""
-        view = slice_views(grid, axis)[0].astype(int)
-        places = {}
-        for name, channel in (("red", 0), ("green", 1), ("blue", 2)):
-            others = view.sum(-1) - view[..., channel]
-            rows, columns = np.nonzero((view[..., channel] > 200) & (others < 50))
-            if len(rows):
-                places[name] = (columns.mean() / view.shape[1] > 0.5, rows.mean() / view.shape[0] < 0.5)
-        return places
-
-    # Along +y, x to the right: what lies at high y is behind the cut.
-    assert seen(1) == {"red": (False, False)} or seen(1) == {"red": (False, True)}
-    # Against x, y to the right: what lies at low x is behind the cut.
-    assert {name: right for name, (right, _) in seen(0).items()} == {"red": True, "green": False}
-    assert seen(2) == {"green": (False, False)}
+@pytest.mark.parametrize(
+    ("axis", "shown"),
+    [
+        (2, {"green": (0.1875, 0.1875)}),  # below a third of the height; x to the right, y up
+        (1, {"red": (0.1875, 0.75)}),  # along +y what lies at high y is behind the cut; x to the right, z up
+        (0, {"red": (0.8125, 0.75), "green": (0.1875, 0.1875)}),  # against x, low x; y to the right, z up
+    ],
+)
+def test_views_look_past_the_cut_without_mirroring(axis, shown):
+    rgbsigma = np.zeros((8, 8, 8, 4), np.float32)
+    rgbsigma[1, 6, 5:7] = (1, 0, 0, 1)
+    rgbsigma[6, 1, 5:7] = (0, 0, 1, 1)
+    rgbsigma[1, 1, 1] = (0, 1, 0, 1)
+    grid = DensityGrid(rgbsigma, np.zeros(3), np.full(3, 8.0), "alpha")
+    view = slice_views(grid, grid.rgb_alpha(), axis)[0]
+    found = {}
+    for channel, name in enumerate(("red", "green", "blue")):
+        rows, columns = np.nonzero((view[..., channel] > 200) & (view.sum(-1, dtype=int) < 300))
+        if len(rows):
+            found[name] = ((columns.mean() + 0.5) / view.shape[1], 1 - (rows.mean() + 0.5) / view.shape[0])
+    assert found == {name: pytest.approx(place) for name, place in shown.items()}

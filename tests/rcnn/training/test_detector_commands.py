@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -70,6 +71,13 @@ def test_a_run_trains_evaluates_and_predicts(
         assert (found["boxes"][:, :3] >= found["bbox_min"] - 1e-5).all()
         assert (found["boxes"][:, 3:] <= found["bbox_max"] + 1e-5).all(), "world units"
         assert (found["boxes"][:, 3:] > found["boxes"][:, :3]).all()
+
+    for more in ((), ("--detector", small, "--min-score", 0, "--in-3d", "glb")):
+        pictures = tmp_path / f"pictures_{len(more)}"
+        _run(monkeypatch, "visualize", "--out", pictures, "--data", rooms / "val", *cache, "--limit", 1, *more)
+        files = sorted(file.name for file in pictures.iterdir())
+        assert files == ["room_0000.glb", "room_0000.png"][(not more) :]
+        assert cv2.imread(str(pictures / "room_0000.png")).std() > 10
 
 
 def test_what_is_wrong_is_one_line(rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
