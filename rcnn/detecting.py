@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int32
-from torch.utils.data import DataLoader, Dataset
 
 from rcnn.backbones import Extent, GridBatch
 from rcnn.data import GridFrame, GridSample
@@ -32,7 +30,7 @@ class SceneProposals:
 
 
 def detect(
-    model: NeRFRPN, scenes: Dataset[GridSample], device: torch.device, heatmaps: bool = False, num_workers: int = 0
+    model: NeRFRPN, scenes: Iterable[GridSample], device: torch.device, heatmaps: bool = False
 ) -> Iterator[SceneProposals]:
     """Runs a detector over scenes, one by one, in bfloat16 on GPUs.
 
@@ -41,12 +39,10 @@ def detect(
         scenes: with or without truth.
         device: of the model.
         heatmaps: whether objectness is wanted too.
-        num_workers: processes that load scenes.
     """
     half = torch.autocast(device.type, torch.bfloat16) if device.type == "cuda" else nullcontext()
-    loader = DataLoader(scenes, batch_size=None, collate_fn=_as_it_is, num_workers=num_workers)
     with torch.inference_mode():
-        for scene in loader:
+        for scene in scenes:
             grids = GridBatch.collate([scene.features]).to(device)
             with half:
                 outputs = model.outputs(grids)
@@ -54,10 +50,6 @@ def detect(
             heatmap = model.heatmap(outputs, grids)[0].float().cpu() if heatmaps else None
             proposals = Proposals(found.boxes.cpu(), found.scores.float().cpu(), found.levels.cpu())
             yield SceneProposals(scene, proposals, heatmap)
-
-
-def _as_it_is(scene: Any) -> Any:
-    return scene
 
 
 def write_proposals(path: Path, proposals: Proposals, frame: GridFrame, shape: Extent) -> None:

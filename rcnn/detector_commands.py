@@ -106,6 +106,10 @@ def _device(name: str | None) -> torch.device:
         raise InputError(f"--device {name}: is no device; use cpu or cuda") from error
 
 
+def _all(scenes: GridDataset, count: int | None = None) -> Iterator[GridSample]:
+    return (scenes[index] for index in range(len(scenes) if count is None else count))
+
+
 def _progress(items: Iterator[Item], total: int, title: str) -> Iterator[Item]:
     from rich.console import Console
     from rich.progress import track
@@ -230,7 +234,7 @@ class Evaluate:
         model, _ = load_detector(self.detector, device)
         scenes = self.data.open(self.split, "obb" if model.config.rotated else "aabb")
         metrics = DetectionMetrics(DetectionMetricsConfig(ap_limit=self.ap_limit), scenes.categories)
-        for found in _progress(detect(model, scenes, device), len(scenes), "Detecting"):
+        for found in _progress(detect(model, _all(scenes), device), len(scenes), "Detecting"):
             scene, proposals = found.scene, found.proposals
             assert scene.boxes is not None  # the data set needs truth
             metrics.update(scene.name, proposals.boxes, proposals.scores, scene.boxes, object_labels=scene.labels)
@@ -268,7 +272,7 @@ class Predict:
         device = _device(self.device)
         model, _ = load_detector(self.detector, device)
         scenes = self.data.open(self.split, "obb" if model.config.rotated else "aabb", needs_truth=False)
-        for found in _progress(detect(model, scenes, device), len(scenes), "Detecting"):
+        for found in _progress(detect(model, _all(scenes), device), len(scenes), "Detecting"):
             x, y, z = found.scene.features.shape[1:]
             proposals = found.proposals.top(min(self.top, int((found.proposals.scores >= self.min_score).sum())))
             assert found.scene.frame is not None  # without augmentation
@@ -307,8 +311,6 @@ class Visualize:
 
     def main(self) -> None:
         """Writes the pictures."""
-        from torch.utils.data import Subset
-
         from rcnn.detecting import detect
         from rcnn.visualization import (
             SceneContents,
@@ -325,16 +327,16 @@ class Visualize:
             model, _ = load_detector(self.detector, device)
             kind = "obb" if model.config.rotated else "aabb"
         scenes = self.data.open(self.split, kind, needs_truth=False)
-        chosen = Subset(scenes, range(min(self.limit, len(scenes))))
+        count = min(self.limit, len(scenes))
         sheet = SheetConfig(max_detections=self.top, min_score=self.min_score)
         files = SceneFilesConfig(max_detections=self.top, min_score=self.min_score)
 
         def looked_at() -> Iterator[tuple[GridSample, SceneContents]]:
             if model is None:
-                for scene in chosen:
+                for scene in _all(scenes, count):
                     yield scene, SceneContents.of(scene.features, truth=scene.boxes)
                 return
-            for found in detect(model, chosen, device, heatmaps=True):
+            for found in detect(model, _all(scenes, count), device, heatmaps=True):
                 scene, boxes, scores = found.scene, found.proposals.boxes, found.proposals.scores
                 yield (
                     scene,
@@ -343,14 +345,14 @@ class Visualize:
                     ),
                 )
 
-        for scene, contents in _progress(looked_at(), len(chosen), "Drawing"):
+        for scene, contents in _progress(looked_at(), count, "Drawing"):
             assert scene.frame is not None  # without augmentation
             write_sheet(self.out / f"{scene.name}.png", contents, scene.name, sheet)
             if self.in_3d == "glb":
                 write_scene_glb(self.out / f"{scene.name}.glb", contents, scene.frame, files)
             elif self.in_3d == "ply":
                 write_scene_plys(self.out / scene.name, contents, scene.frame, files)
-        print(f"{len(chosen)} scenes in {self.out}")
+        print(f"{count} scenes in {self.out}")
         if report := scenes.report():
             print(report, file=sys.stderr)
 

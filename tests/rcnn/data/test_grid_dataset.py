@@ -3,9 +3,7 @@
 import copy
 import io
 import json
-import multiprocessing
 import pickle
-import resource
 import sys
 from pathlib import Path
 
@@ -31,6 +29,7 @@ from rcnn.data import (
 )
 from rcnn.errors import InputError
 from rcnn.grids import DensityGrid, GridTruth, write_density_grid
+from rcnn.worker_pool import worker_pool
 
 KINDS: dict[BoxKind, np.ndarray] = {"aabb": AABB, "obb": OBB}
 
@@ -140,7 +139,7 @@ def test_batches_are_padded(tmp_path: Path, reading: SceneReadingConfig):
 
 
 def _loaded(dataset: GridDataset, workers: int, batches: list[list[SampleKey]]) -> list[GridSample]:
-    context = "fork" if workers else None
+    context = "spawn" if workers else None
     loader = DataLoader(
         dataset, batch_sampler=batches, collate_fn=tuple, num_workers=workers, multiprocessing_context=context
     )
@@ -191,13 +190,19 @@ def _peak_growth(pickled: bytes) -> float:
     """MB by which reading all scenes of a data set several times raises the peak memory."""
     dataset = pickle.loads(pickled)
     dataset[0]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak()
     for index in [*range(len(dataset))] * 2:
         dataset[index]
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return _peak() - before
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux alone")
+def _peak() -> float:
+    """MB of this process; getrusage would count what its parent was when it began."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_grids_stay_on_the_disk(tmp_path: Path, reading: SceneReadingConfig):
     """Twenty grids of 13 MB as floats cost what it takes to make one, whose temporaries come and go."""
     shape = (64, 112, 112)
@@ -213,8 +218,8 @@ def test_grids_stay_on_the_disk(tmp_path: Path, reading: SceneReadingConfig):
     dataset = GridDataset(find_scenes(tmp_path / "rooms", None), reading, needs_truth=False)
     pickled = pickle.dumps(dataset)
     assert len(pickled) < 100_000
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        assert pool.apply(_peak_growth, (pickled,)) < 120, "of 257"
+    with worker_pool(1) as pool:
+        assert pool.submit(_peak_growth, pickled).result() < 120, "of 257"
 
 
 def test_progress_is_shown(tmp_path: Path, reading: SceneReadingConfig):
