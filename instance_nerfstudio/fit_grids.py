@@ -30,7 +30,7 @@ from rcnn.grids import write_density_grid, write_grid_truth
 from rcnn.grids.find_grids import GRID_FILE, GRID_FOLDER, PICTURE_FILE, TRUTH_FILE
 from rcnn.grids.grid_truth import room_truth
 from rcnn.grids.slices import write_slices
-from rcnn.safe_files import read_json, write_atomically
+from rcnn.safe_files import read_json, write_atomically, write_json
 
 NOTE_FILE = "fit.json"
 GRID_ENTRIES = (GRID_FILE, TRUTH_FILE, PICTURE_FILE, NOTE_FILE)
@@ -122,7 +122,7 @@ def fit_room(room: Path, config: GridFitConfig, device_type: str, progress: Prog
                 "instances": instances,
             }
             note = {**row, "config": _plain(config)}
-            write_atomically(folder / NOTE_FILE, (json.dumps(note, indent=1) + "\n").encode())
+            write_json(folder / NOTE_FILE, note)
     except InputError as error:
         raise InputError(str(error) if str(room) in str(error) else f"{room}: {error}") from error
     finally:

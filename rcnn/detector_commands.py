@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
@@ -51,8 +50,6 @@ class DataOptions:
         seed: int = 0,
     ) -> GridDataset:
         """The scenes of a split in all folders, checked."""
-        from dataclasses import replace
-
         from rich.console import Console
         from rich.progress import Progress
 
@@ -80,8 +77,6 @@ def _detector(
     norm: Literal["batch", "group"] = "batch",
     checkpointing: bool = False,
 ) -> NeRFRPNConfig:
-    from dataclasses import replace
-
     from rcnn.backbones import BACKBONES, SwinConfig
     from rcnn.rpn import AnchorHeadConfig, FCOSHeadConfig, NeRFRPNConfig
 
@@ -108,6 +103,12 @@ def _device(name: str | None) -> torch.device:
 
 def _all(scenes: GridDataset, count: int | None = None) -> Iterator[GridSample]:
     return (scenes[index] for index in range(len(scenes) if count is None else count))
+
+
+def _report(scenes: GridDataset) -> None:
+    """Lists the scenes that were left out."""
+    if report := scenes.report():
+        print(report, file=sys.stderr)
 
 
 def _progress(items: Iterator[Item], total: int, title: str) -> Iterator[Item]:
@@ -187,8 +188,6 @@ class TrainRPN:
             self.out, self.steps, self.batch_size, self.precision, self.seed, self.devices, self.nodes,
             self.accelerator, self.num_workers, self.validate_every, self.checkpoint_every,
         )  # fmt: skip
-        from dataclasses import replace
-
         training = self.data.open("train", self.boxes, experiment.augmentation, seed=self.seed)
         held_out = self.data if self.val_data is None else replace(self.data, data=(self.val_data,))
         validation = held_out.open("val", self.boxes)
@@ -199,9 +198,8 @@ class TrainRPN:
             "validation": [str(folder) for folder in held_out.data],
         }
         detector = train_rpn(run, experiment, training, validation, description)
-        for scenes in (training, validation):
-            if report := scenes.report():
-                print(report, file=sys.stderr)
+        _report(training)
+        _report(validation)
         print(f"{detector}: use it with nerf-rcnn eval, predict or visualize")
 
 
@@ -227,7 +225,7 @@ class Evaluate:
 
         from rcnn.detecting import detect
         from rcnn.evaluation import DetectionMetrics, DetectionMetricsConfig
-        from rcnn.safe_files import write_atomically
+        from rcnn.safe_files import write_json
         from rcnn.weights import load_detector
 
         device = _device(self.device)
@@ -241,9 +239,8 @@ class Evaluate:
         scores = metrics.compute()
         rich.print(scores.table(f"{self.split} scenes"))
         if self.out is not None:
-            write_atomically(self.out, (json.dumps(scores.to_json(), indent=1) + "\n").encode())
-        if report := scenes.report():
-            print(report, file=sys.stderr)
+            write_json(self.out, scores.to_json())
+        _report(scenes)
 
 
 @dataclass
@@ -278,8 +275,7 @@ class Predict:
             assert found.scene.frame is not None  # without augmentation
             write_proposals(self.out / f"{found.scene.name}.npz", proposals, found.scene.frame, (x, y, z))
         print(f"{len(scenes)} scenes in {self.out}")
-        if report := scenes.report():
-            print(report, file=sys.stderr)
+        _report(scenes)
 
 
 @dataclass
@@ -353,8 +349,7 @@ class Visualize:
             elif self.in_3d == "ply":
                 write_scene_plys(self.out / scene.name, contents, scene.frame, files)
         print(f"{count} scenes in {self.out}")
-        if report := scenes.report():
-            print(report, file=sys.stderr)
+        _report(scenes)
 
 
 @dataclass

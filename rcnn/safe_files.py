@@ -1,14 +1,19 @@
 """Files written whole or not at all, and JSON whose damage is reported in one line."""
 
+from __future__ import annotations
+
 import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rcnn.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @contextmanager
@@ -37,6 +42,20 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Readers see the old file or the new one, never a part; a failure leaves nothing behind."""
     with open_atomically(path) as file:
         file.write(data)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes readable JSON, whole or not at all."""
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def write_rgb_png(path: Path, picture: np.ndarray) -> None:
+    """Writes a picture (H, W, 3) uint8 RGB, whole or not at all."""
+    import cv2  # most of what is written are no pictures
+
+    done, png = cv2.imencode(".png", picture[..., ::-1])
+    assert done
+    write_atomically(path, png.tobytes())
 
 
 def read_json(path: Path) -> dict[str, Any]:

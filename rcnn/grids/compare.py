@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from rcnn.grids.comparison_picture import draw_comparison
 from rcnn.grids.find_grids import TRUTH_FILE, find_grids
 from rcnn.grids.grid_statistics import REGIONS, GridStatistics, grid_statistics, histogram_distance, pooled_statistics
 from rcnn.job_pool import run_jobs
-from rcnn.safe_files import write_atomically
+from rcnn.safe_files import write_json
 
 # Rooms shown side by side.
 PICTURED = 3
@@ -63,7 +62,7 @@ def compare_grids(
     }
     if out.suffix == ".png":
         draw_comparison(out, names, kinds, _pairs(*sets)[:PICTURED])
-    write_atomically(out.with_suffix(".json"), (json.dumps(report, indent=1) + "\n").encode())
+    write_json(out.with_suffix(".json"), report)
     _print(names, kinds, report["histogram_distance"])
     return report
 

@@ -15,7 +15,7 @@ from rcnn.grids.grid_file import read_density_grid
 from rcnn.grids.grid_statistics import ALPHA_BINS, REGIONS, SIGMA_BINS
 from rcnn.grids.grid_truth import GridTruth, read_grid_truth
 from rcnn.grids.slices import slice_level, slice_views
-from rcnn.safe_files import write_atomically
+from rcnn.safe_files import write_rgb_png
 
 _COLOURS = ((200, 90, 30), (40, 110, 200))
 _INK, _GREY, _PAPER = (30, 30, 36), (190, 190, 190), 255
@@ -46,9 +46,7 @@ def draw_comparison(
         parts.append(np.concatenate(plots, axis=1))
     width = max(part.shape[1] for part in parts)
     sheet = [np.pad(p, ((0, 8), (0, width - p.shape[1]), (0, 0)), constant_values=_PAPER) for p in parts]
-    done, png = cv2.imencode(".png", np.concatenate(sheet)[..., ::-1])
-    assert done
-    write_atomically(path, png.tobytes())
+    write_rgb_png(path, np.concatenate(sheet))
 
 
 def _text(image: np.ndarray, text: str, at: tuple[int, int], colour: tuple[int, int, int] = _INK) -> None:

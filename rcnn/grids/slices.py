@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from rcnn.grids.density_grid import DensityGrid
-from rcnn.safe_files import write_atomically
+from rcnn.safe_files import write_rgb_png
 
 _GAP = 8
 _CELL = 320
@@ -35,9 +35,7 @@ def write_slices(path: Path, grid: DensityGrid) -> None:
     sheet = np.concatenate(
         [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=_PAPER) for row in rows]
     )
-    done, png = cv2.imencode(".png", sheet[..., ::-1])
-    assert done
-    write_atomically(path, png.tobytes())
+    write_rgb_png(path, sheet)
 
 
 def slice_level(grid: DensityGrid, axis: int) -> int:

@@ -23,8 +23,9 @@ from rcnn.rooms.raycast import InlinePool, RayCaster
 from rcnn.rooms.render import Lighting, Pinhole, write_jpeg, write_png
 from rcnn.rooms.scene import Scene, build_scene
 from rcnn.rooms.textures import paint_textures
-from rcnn.rooms.truth import box_of_room, instance_rows, transforms, write_json
+from rcnn.rooms.truth import box_of_room, instance_rows, transforms
 from rcnn.rooms.voxels import voxelise
+from rcnn.safe_files import write_json
 
 # Folders of maps and the key of a frame that names a map.
 MAPS = {

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from rcnn.errors import InputError
 from rcnn.job_pool import run_jobs
-from rcnn.safe_files import read_json, write_atomically
+from rcnn.safe_files import read_json, write_json
 
 if TYPE_CHECKING:
     from rcnn.rooms.generate import GeneratedRoomConfig
@@ -107,7 +107,7 @@ def _claim(out: Path, description: dict[str, Any]) -> None:
     if not note.exists():
         if out.is_dir() and any(out.glob("room_*")):
             raise InputError(f"{out}: holds rooms but no dataset.json; choose another --out")
-        write_atomically(note, (json.dumps(description, indent=1) + "\n").encode())
+        write_json(note, description)
         return
     found, wanted = read_json(note), json.loads(json.dumps(description))
     changed = [key for key in wanted if found.get(key) != wanted[key]]

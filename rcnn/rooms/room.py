@@ -18,8 +18,9 @@ from rcnn.rooms.raycast import ray_pool
 from rcnn.rooms.render import Lighting, Pinhole, render_view, write_png
 from rcnn.rooms.scene import build_scene
 from rcnn.rooms.textures import paint_textures
-from rcnn.rooms.truth import box_of_room, instance_rows, transforms, write_json
+from rcnn.rooms.truth import box_of_room, instance_rows, transforms
 from rcnn.rooms.voxels import voxelise
+from rcnn.safe_files import write_json
 from rcnn.worker_pool import core_count
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,8 +74,3 @@ def transforms(
 def box_of_room(size: np.ndarray) -> list[list[float]]:
     """Corners of the room, metres."""
     return [[0.0, 0.0, 0.0], [round(float(edge), 6) for edge in size]]
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a readable JSON file."""
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -25,7 +25,7 @@ from rcnn.job_pool import run_jobs
 from rcnn.rooms.new_folder import new_folder, remove_leftovers
 from rcnn.rooms.radiance_look import RadianceLook, default_look, radiance_grid
 from rcnn.rooms.seen_space import see_space
-from rcnn.safe_files import read_json, write_atomically
+from rcnn.safe_files import read_json, write_json
 
 # Raised when the same seed and look would give other grids.
 FORMAT_VERSION = 1
@@ -147,4 +147,4 @@ def _voxelize_job(pair: tuple[Path, Path], config: VoxelizeConfig) -> None:
             "instances": len(truth.ids),
             "config": config.note(),
         }
-        write_atomically(unfinished / NOTE_FILE, (json.dumps(note, indent=1) + "\n").encode())
+        write_json(unfinished / NOTE_FILE, note)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import warnings
@@ -21,7 +20,7 @@ from torch import Tensor
 from rcnn.data import AugmentationConfig, GridDataset
 from rcnn.errors import InputError
 from rcnn.rpn import NeRFRPNConfig
-from rcnn.safe_files import read_json, write_atomically
+from rcnn.safe_files import read_json, write_json
 from rcnn.training.grid_data import GridData
 from rcnn.training.printed_scores import PrintedScores
 from rcnn.training.rpn_module import OptimizationConfig, RPNModule
@@ -169,7 +168,7 @@ def _claim(run: RunConfig, experiment: Experiment, data: dict[str, Any]) -> None
     if not path.exists():
         if run.out.is_dir() and any(run.out.iterdir()):
             raise InputError(f"{run.out}: holds other files and no run; choose another --out")
-        write_atomically(path, _json(description))
+        write_json(path, description)
         return
     found = read_json(path)
     changed = [key for key, value in description.items() if found.get(key) != value]
@@ -197,10 +196,6 @@ def _export(
         checkpoint["scores"],
     )
     save_detector(path, weights, notes)
-
-
-def _json(content: Any) -> bytes:
-    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def _quieten() -> None:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from rcnn.safe_files import write_atomically
+from rcnn.safe_files import write_rgb_png
 from rcnn.visualization.colours import TRUTH, score_colours
 from rcnn.visualization.legend import draw_header, write_text
 from rcnn.visualization.outlines import Pen, draw_outlines, draw_scores
@@ -77,9 +77,7 @@ def draw_sheet(
 
 def write_sheet(path: Path, contents: SceneContents, title: str = "", config: SheetConfig | None = None) -> None:
     """Writes :func:`draw_sheet` as a PNG, whole or not at all."""
-    done, png = cv2.imencode(".png", draw_sheet(contents, title, config)[..., ::-1])
-    assert done
-    write_atomically(path, png.tobytes())
+    write_rgb_png(path, draw_sheet(contents, title, config))
 
 
 def sheet_tensor(contents: SceneContents, title: str = "", config: SheetConfig | None = None) -> UInt8[Tensor, "3 H W"]:
