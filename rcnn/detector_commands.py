@@ -95,10 +95,12 @@ def _augmentation(kind: Literal["published", "strong", "none"]) -> AugmentationC
 def _device(name: str | None) -> torch.device:
     import torch
 
+    device = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise InputError(f"--device {name}: is no device; use cpu or cuda") from error
+        torch.empty(0, device=device)  # the only thing that tells whether it is there
+        return torch.device(device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {device}: is no device of this machine; use cpu or cuda") from error
 
 
 def _all(scenes: GridDataset, count: int | None = None) -> Iterator[GridSample]:

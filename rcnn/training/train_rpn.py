@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import sys
 import warnings
 from dataclasses import dataclass, field
@@ -105,15 +106,26 @@ def train_rpn(
     module = RPNModule(experiment.model, experiment.optimization, run.steps, validation.categories, run.pictures)
     grids = GridData(training, validation, run.batch_size, run.steps, run.seed, run.num_workers)
     trainer = _trainer(run, experiment)
-    last = run.out / "checkpoints" / "last.ckpt"
+    last = _resumable(run.out / "checkpoints" / "last.ckpt")
     with warnings.catch_warnings():
         for hint in ("resuming from", "num_workers", "LeafSpec", "logging interval", "sync_dist", "Grad strides"):
             warnings.filterwarnings("ignore", message=f".*{hint}")
-        trainer.fit(module, grids, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+        trainer.fit(module, grids, ckpt_path=last, weights_only=True)
     if trainer.is_global_zero:
         _export(path, run.out / "checkpoints" / "best.ckpt", run, experiment, training, data)
     trainer.strategy.barrier()
     return path
+
+
+def _resumable(path: Path) -> str | None:
+    """The checkpoint to go on from, if there is one."""
+    if not path.is_file():
+        return None
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # looks at all of it but the numbers
+    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path}: is damaged; delete it to begin this run again, or copy it again") from error
+    return str(path)
 
 
 def _trainer(run: RunConfig, experiment: Experiment) -> L.Trainer:

@@ -91,6 +91,9 @@ def test_what_is_wrong_is_one_line(rooms: Path, tmp_path: Path, monkeypatch: pyt
     assert "--device abacus" in _refused(
         monkeypatch, "predict", small, "--out", tmp_path, "--data", rooms, "--device", "abacus"
     )
+    if not torch.cuda.is_available():
+        wrong = _refused(monkeypatch, "eval", small, "--data", rooms, *cache, "--split", "val", "--device", "cuda")
+        assert "--device cuda: is no device of this machine" in wrong
     grid = rooms / "bad" / "room_0000" / "grid" / "density.npz"
     grid.parent.mkdir(parents=True)
     grid.write_bytes((rooms / "val" / "room_0000" / "grid" / "density.npz").read_bytes()[:999])

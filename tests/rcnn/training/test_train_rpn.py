@@ -135,5 +135,14 @@ def test_other_runs_and_options_are_refused(rooms: Path, tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         _train(rooms, replace(run, out=tmp_path / "file"))
+    (tmp_path / "run" / "experiment.json").unlink()
+    _train(rooms, replace(run, steps=1, validate_every=1, checkpoint_every=1))
+    (tmp_path / "run" / "detector.safetensors").unlink()
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"last\.ckpt: is damaged; delete it") as error:
+        _train(rooms, replace(run, steps=1, validate_every=1, checkpoint_every=1))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run" / "detector.safetensors").exists()
     with pytest.raises(InputError, match="--steps must be at least 1"):
         replace(run, steps=0)
