@@ -1,5 +1,6 @@
 """`instance-nerfacto`: nerfacto with an instance head that never changes the radiance field."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -25,6 +26,7 @@ from instance_nerfstudio.compat import UnavailableLPIPS, lpips_without_download
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.evaluation.metrics import view_metrics
 from instance_nerfstudio.frozen_field.radiance_checkpoint import check_parameter_layout, is_resumed, load_radiance
+from instance_nerfstudio.fused_mlp import use_fused_mlps
 from instance_nerfstudio.hash_grids.hash_grid import use_hash_grids
 from instance_nerfstudio.hash_grids.implementation import (
     Implementation,
@@ -113,6 +115,8 @@ class InstanceNerfactoModel(NerfactoModel):
             input_gradients=self.config.camera_optimizer.mode != "off" or self.config.predict_normals,
             fused=self.implementation == "triton",
         )
+        if self.implementation == "triton":
+            use_fused_mlps(self)
         if self.frozen:
             has_loss = self.config.use_instance_loss or self.config.instance_voxels is not None
             if not (self.config.use_instances and has_loss):
@@ -313,9 +317,12 @@ class InstanceNerfactoModel(NerfactoModel):
                     parts[name].append(output.to(camera_ray_bundle.directions.device))
 
         height, width = camera_ray_bundle.origins.shape[:2]
-        chunk = self.config.eval_num_rays_per_chunk
+        # Equal chunks: a small last one takes as many launches as a large one.
+        pieces = math.ceil(height * width / self.config.eval_num_rays_per_chunk)
+        chunk = math.ceil(height * width / pieces)
         fitted = in_chunks(march, height * width, chunk, "lower --pipeline.model.eval-num-rays-per-chunk")
-        self.config.eval_num_rays_per_chunk = fitted
+        if fitted < chunk:
+            self.config.eval_num_rays_per_chunk = fitted
         return {name: torch.cat(values).view(height, width, -1) for name, values in parts.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle, RaySamples
 from nerfstudio.field_components.field_heads import FieldHeadNames
+from nerfstudio.fields.base_field import get_normalized_directions
+from nerfstudio.fields.nerfacto_field import NerfactoField
 from nerfstudio.model_components.losses import (
     orientation_loss,
     pred_normal_loss,
@@ -34,7 +36,7 @@ def radiance_outputs(
     with_normals = config.predict_normals and not model.frozen
     with torch.enable_grad() if with_normals else nullcontext():
         density, geometry = model.field.get_density(ray_samples)
-    if config.use_gradient_scaling:
+    if config.use_gradient_scaling and model.training:
         density = scale_gradients_by_distance_squared({FieldHeadNames.DENSITY: density}, ray_samples)[
             FieldHeadNames.DENSITY
         ]
@@ -65,11 +67,17 @@ def _colour_outputs(
     with_normals: bool,
 ) -> dict[str, Tensor]:
     """nerfacto's colour and, with `predict_normals`, its normals and their losses."""
-    field_outputs = model.field.get_outputs(ray_samples, density_embedding=geometry)
+    field = model.field
+    if field.embedding_appearance is None and not (
+        field.use_transient_embedding or field.use_semantics or field.use_pred_normals
+    ):
+        field_outputs: dict[Any, Tensor] = {FieldHeadNames.RGB: _colours(field, ray_samples, geometry)}
+    else:
+        field_outputs = field.get_outputs(ray_samples, density_embedding=geometry)
     if with_normals:
         with torch.enable_grad():
             field_outputs[FieldHeadNames.NORMALS] = model.field.get_normals()
-    if model.config.use_gradient_scaling:
+    if model.config.use_gradient_scaling and model.training:
         field_outputs = scale_gradients_by_distance_squared(field_outputs, ray_samples)
     outputs = {"rgb": model.renderer_rgb(rgb=field_outputs[FieldHeadNames.RGB], weights=weights)}
     if with_normals:
@@ -81,3 +89,13 @@ def _colour_outputs(
             outputs["rendered_orientation_loss"] = orientation_loss(detached, normals, ray_bundle.directions)
             outputs["rendered_pred_normal_loss"] = pred_normal_loss(detached, normals.detach(), predicted)
     return outputs
+
+
+def _colours(
+    field: NerfactoField, ray_samples: RaySamples, geometry: Float[Tensor, "rays samples features"]
+) -> Float[Tensor, "rays samples 3"]:
+    """nerfacto's colour of each sample. A ray has one direction, which nerfacto encodes anew for every sample."""
+    directions = get_normalized_directions(ray_samples.frustums.directions[..., :1, :])
+    encoded = field.direction_encoding(directions.reshape(-1, 3)).view(*directions.shape[:-1], -1)
+    encoded = encoded.expand(*geometry.shape[:-1], -1)
+    return field.mlp_head(torch.cat([encoded, geometry], dim=-1)).to(directions)

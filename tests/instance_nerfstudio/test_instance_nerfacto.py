@@ -442,6 +442,11 @@ def test_out_of_memory_while_rendering_halves_the_chunk(trained, monkeypatch):
     chunks.clear()
     model.render(camera)
     assert chunks == [192] * 4  # the next picture knows
+    chunks.clear()
+    monkeypatch.setattr(model.config, "eval_num_rays_per_chunk", 180)
+    model.render(camera)
+    assert chunks == [154] * 4 + [152]
+    assert model.config.eval_num_rays_per_chunk == 180
     monkeypatch.setattr(model, "forward", lambda ray_bundle: small_memory(camera.generate_rays(0)))
     with pytest.raises(InputError, match="out of GPU memory"):
         model.render(camera)  # not even one ray fits
