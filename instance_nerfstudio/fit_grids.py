@@ -41,7 +41,7 @@ TABLE_COLUMNS = ("room", "psnr", "seconds", "train_seconds", "resolution", "occu
 class GridFitConfig:
     """How a room becomes a grid. Rooms fitted alike have equal values here."""
 
-    iterations: int = 1500
+    iterations: int = 1800
     """Training iterations of each room's field."""
     rays_per_batch: int = 8192
     """Training rays per iteration."""

@@ -292,8 +292,10 @@ class InstanceNerfactoModel(NerfactoModel):
         )
 
     def instance_targets(self, batch: dict[str, Any]) -> Int[Tensor, " rays"]:
-        """Logit index of each ray's label, -1 without one."""
-        return self.instance_head.targets(batch["instances"][..., 0].to(self.device))
+        """Logit index of each ray's label, -1 without one; kept in the batch, as metrics and losses both ask."""
+        if "instance_targets" not in batch:
+            batch["instance_targets"] = self.instance_head.targets(batch["instances"][..., 0].to(self.device))
+        return batch["instance_targets"]
 
     @torch.no_grad()
     def render(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:

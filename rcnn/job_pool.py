@@ -31,8 +31,10 @@ def run_jobs(
         num_workers: processes; one per core when None.
 
     Raises:
-        InputError: a process died, the disk is full, or a job raised it: jobs that wait are dropped.
+        InputError: fewer than one worker, a process died, the disk is full, or a job raised it: jobs that wait are
+            dropped.
     """
+    check_num_workers(num_workers)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # a process per core is enough; NumPy reads this when it is imported
     workers = min(num_workers or core_count(), len(jobs))
@@ -57,6 +59,12 @@ def run_jobs(
             raise InputError(f"{title}: the disk is full; make room and run again, what is finished is kept") from None
         raise
     return [results[number] for number in range(len(jobs))]
+
+
+def check_num_workers(num_workers: int | None) -> None:
+    """Raises InputError for fewer than one; for commands that write something before :func:`run_jobs` does it."""
+    if num_workers is not None and num_workers < 1:
+        raise InputError(f"--num-workers must be at least 1, got {num_workers}")
 
 
 def _here(work: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[int, Result]]:

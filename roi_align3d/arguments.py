@@ -18,19 +18,22 @@ Boxes = Float[Tensor, "K columns"] | Sequence[Float[Tensor, "L sizes"]]
 
 def check_features(features: Sequence[Float[Tensor, "N C X Y Z"]]) -> None:
     """Levels are 5-dimensional, not empty in space, and alike but for their resolution."""
+    alike = None
     for level in features:
         if not isinstance(level, Tensor):
             raise TypeError(f"features must be a tensor, not {type(level).__name__}")
-        if level.dim() != 5 or 0 in level.shape[2:]:
-            raise ValueError(f"features must be [N, C, X, Y, Z] with X, Y, Z > 0, not {list(level.shape)}")
-        if level.dtype not in _FLOATS:
-            raise ValueError(f"features must be float32, float16, bfloat16 or float64, not {level.dtype}")
-    first = features[0]
-    for level in features[1:]:
-        if level.shape[:2] != first.shape[:2] or level.dtype != first.dtype or level.device != first.device:
+        shape, dtype = level.shape, level.dtype
+        if len(shape) != 5 or 0 in (shape[2], shape[3], shape[4]):
+            raise ValueError(f"features must be [N, C, X, Y, Z] with X, Y, Z > 0, not {list(shape)}")
+        if dtype not in _FLOATS:
+            raise ValueError(f"features must be float32, float16, bfloat16 or float64, not {dtype}")
+        properties = (shape[0], shape[1], dtype, level.device)
+        alike = alike or properties
+        if properties != alike:
+            first = features[0]
             raise ValueError(
                 "levels must agree in N, C, dtype and device: "
-                f"{list(first.shape)} {first.dtype} {first.device} and {list(level.shape)} {level.dtype} {level.device}"
+                f"{list(first.shape)} {first.dtype} {first.device} and {list(shape)} {level.dtype} {level.device}"
             )
 
 
@@ -59,8 +62,9 @@ def make_rois(boxes: Boxes, features: Float[Tensor, "N C X Y Z"], sizes: int) ->
 
 
 def _check_boxes(boxes: Tensor, columns: int, rows: str, features: Tensor) -> None:
-    if boxes.dim() != 2 or boxes.shape[1] != columns:
-        raise ValueError(f"boxes must be [{rows}, {columns}], not {list(boxes.shape)}")
+    shape = boxes.shape
+    if len(shape) != 2 or shape[1] != columns:
+        raise ValueError(f"boxes must be [{rows}, {columns}], not {list(shape)}")
     if boxes.dtype not in _FLOATS:
         raise ValueError(f"boxes must be floating-point, not {boxes.dtype}")
     if boxes.device != features.device:
@@ -70,7 +74,7 @@ def _check_boxes(boxes: Tensor, columns: int, rows: str, features: Tensor) -> No
 def make_sampling(output_size: int | Sequence[int], sampling_ratio: int, aligned: bool, mode: str) -> Sampling:
     """The options as one value, checked."""
     sizes: Any = (output_size,) * 3 if isinstance(output_size, int) else tuple(output_size)
-    if len(sizes) != 3 or not all(isinstance(size, int) and size > 0 for size in sizes):
+    if len(sizes) != 3 or not all([isinstance(size, int) and size > 0 for size in sizes]):
         raise ValueError(f"output_size must be a positive integer or three of them, not {output_size}")
     if not isinstance(sampling_ratio, int):
         raise ValueError(f"sampling_ratio must be an integer, not {sampling_ratio}")

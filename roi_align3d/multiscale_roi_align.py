@@ -2,13 +2,15 @@
 
 import itertools
 from collections.abc import Sequence
+from functools import lru_cache
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from roi_align3d.arguments import Boxes, check_features, check_scale, make_rois, make_sampling
 from roi_align3d.operator import pool
-from roi_align3d.sampling import make_pyramid
+from roi_align3d.sampling import Pyramid, make_pyramid
 
 
 def multiscale_roi_align_3d(
@@ -55,15 +57,24 @@ def multiscale_roi_align_3d(
     check_features(features)
     if len(spatial_scales) != len(features):
         raise ValueError(f"{len(spatial_scales)} spatial_scales for {len(features)} levels")
-    for scale in (*spatial_scales, canonical_scale):
-        check_scale(scale)
-    if any(fine <= coarse for fine, coarse in itertools.pairwise(spatial_scales)):
-        raise ValueError(f"spatial_scales must descend: {list(spatial_scales)}")
     if rotated and mode != "roi_align":
         raise ValueError(f"rotated boxes have no mode {mode!r}")
     rois = make_rois(boxes, features[0], 7 if rotated else 6)
-    pyramid = make_pyramid(spatial_scales, canonical_scale, canonical_level)
+    # A compiler warns of caches and ignores them.
+    checked_pyramid = _checked_pyramid if torch.compiler.is_compiling() else _cached_pyramid
+    pyramid = checked_pyramid(tuple(spatial_scales), canonical_scale, canonical_level)
     return pool(features, rois, pyramid, make_sampling(output_size, sampling_ratio, aligned, mode))
+
+
+def _checked_pyramid(scales: tuple[float, ...], canonical_scale: float, canonical_level: float) -> Pyramid:
+    for scale in (*scales, canonical_scale):
+        check_scale(scale)
+    if any(fine <= coarse for fine, coarse in itertools.pairwise(scales)):
+        raise ValueError(f"spatial_scales must descend: {list(scales)}")
+    return make_pyramid(scales, canonical_scale, canonical_level)
+
+
+_cached_pyramid = lru_cache(_checked_pyramid)
 
 
 class MultiScaleRoIAlign3D(nn.Module):

@@ -1,9 +1,11 @@
 """The one operator behind every public function, registered with `torch.library`.
 
-Features and results are channels last here. Registered on the dispatch keys by hand: a differentiable call costs a
-quarter of the host time that `torch.library.custom_op` or `register_autograd` take with lists of tensors, and
-`torch.compile` and `torch.export` trace it alike. There is no autocast rule, hence no cast: fp16 and bf16 features are
-pooled as they are.
+Features, results and their gradients are [.., C, X, Y, Z] in channels-last memory. Registered on the dispatch keys by
+hand: a differentiable call costs a quarter of the host time that `torch.library.custom_op` or `register_autograd` take
+with lists of tensors, and `torch.compile` and `torch.export` trace it alike. The dispatcher itself takes longer than
+the launch of a kernel, since it calls Python once per key with every list converted anew, so :func:`pool` goes past it
+where all it would do is to pick the implementation. There is no autocast rule, hence no cast: fp16 and bf16 features
+are pooled as they are.
 """
 
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.overrides import has_torch_function
 
 from roi_align3d import vectorized
 from roi_align3d.sampling import Pyramid, Sampling
@@ -28,6 +31,14 @@ _library.define(f"roi_align_backward_rois(Tensor gradient, Tensor[] features, Te
 _forward = torch.ops.roi_align3d.roi_align.default
 _backward = torch.ops.roi_align3d.roi_align_backward.default
 _backward_rois = torch.ops.roi_align3d.roi_align_backward_rois.default
+
+_PLAIN_TENSORS = frozenset((Tensor, torch.nn.Parameter))
+_PLAIN_KEYS = frozenset(
+    keys.raw_repr()
+    for below in (torch._C.DispatchKeySet(torch._C.DispatchKey.BackendSelect),)
+    for keys in (below, below.add(torch._C.DispatchKey.ADInplaceOrView))
+)
+"""Dispatch keys that a thread includes of itself, in inference mode and out of it."""
 
 
 def pool(
@@ -47,28 +58,58 @@ def pool(
     Raises:
         ValueError: a batch index names no grid (on CPU; such rows are NaN on CUDA, which is not waited for).
     """
-    channels_last = [level.permute(0, 2, 3, 4, 1) for level in features]
-    return _forward(channels_last, rois, *pyramid, *sampling).permute(0, 4, 1, 2, 3)
+    if torch.compiler.is_compiling() or not _goes_to_kernels(rois, *features):
+        return _forward(list(features), rois, *pyramid, *sampling)
+    if torch.is_grad_enabled() and (rois.requires_grad or any([level.requires_grad for level in features])):
+        return _RoIAlign.apply(None, rois, (*pyramid, *sampling), *features)
+    return _kernels().forward(features, rois, pyramid, sampling)
+
+
+def _goes_to_kernels(*tensors: Tensor) -> bool:
+    """Whether the dispatcher would only pass these to the CUDA kernels: no subclass, no mode, no transform."""
+    for tensor in tensors:
+        if (
+            type(tensor) not in _PLAIN_TENSORS
+            or not tensor.is_cuda
+            or tensor.dtype == torch.float64
+            or tensor.layout != torch.strided
+            or tensor.is_neg()
+        ):
+            return False
+    return (
+        torch._C._dispatch_tls_local_include_set().raw_repr() in _PLAIN_KEYS
+        and not has_torch_function(tensors)
+        and _kernels() is not None
+    )
 
 
 class _RoIAlign(torch.autograd.Function):
+    """Below the dispatcher's autograd key, and with no `keyset` without it."""
+
     @staticmethod
     def forward(ctx: Any, keyset: Any, rois: Tensor, options: tuple, *features: Tensor) -> Tensor:
         ctx.options = options
         ctx.shapes = [size for level in features for size in level.shape]
         # The gradient for features needs their shapes only; what nobody differentiates is not kept alive.
         ctx.save_for_backward(rois, *(features if ctx.needs_input_grad[1] else ()))
+        if keyset is None:
+            return _kernels().forward(features, rois, *_options(*options))
         return _forward.redispatch(keyset, features, rois, *options)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple:
         rois, *features = ctx.saved_tensors
+        gradient = gradients[0]
+        # With gradients enabled, second derivatives may be asked for, which the dispatcher's autograd key refuses.
+        direct = not torch.is_grad_enabled() and _goes_to_kernels(gradient, rois, *features)
         of_features: Sequence[Tensor | None] = [None] * (len(ctx.shapes) // 5)
         if any(ctx.needs_input_grad[3:]):
-            of_features = _backward(gradients[0], ctx.shapes, rois, *ctx.options)
+            # The deterministic implementation returns views, which the dispatcher keeps autograd from noticing.
+            to_kernels = direct and not torch.are_deterministic_algorithms_enabled()
+            of_features = (_cuda_backward if to_kernels else _backward)(gradient, ctx.shapes, rois, *ctx.options)
         of_rois = None
         if ctx.needs_input_grad[1]:
-            of_rois = _backward_rois(gradients[0], features, rois, *ctx.options)
+            of_rois = (_cuda_backward_rois if direct else _backward_rois)(gradient, features, rois, *ctx.options)
         return None, of_rois, None, *of_features
 
 
@@ -110,12 +151,12 @@ def _autograd_backward_rois(
 def _fake_forward(
     features: list[Tensor], rois: Tensor, scales: list[float], volumes: list[float], output_size: list[int], *_: Any
 ) -> Tensor:
-    return features[0].new_empty(rois.shape[0], *output_size, features[0].shape[4])
+    return _from_channels_last(features[0].new_empty(rois.shape[0], *output_size, features[0].shape[1]))
 
 
 @torch.library.register_fake(_backward)
 def _fake_backward(gradient: Tensor, shapes: list[int], *_: Any) -> list[Tensor]:
-    return [gradient.new_empty(shape) for shape in _unflatten(shapes)]
+    return [_from_channels_last(gradient.new_empty(n, x, y, z, c)) for n, c, x, y, z in _unflatten(shapes)]
 
 
 @torch.library.register_fake(_backward_rois)
@@ -123,13 +164,46 @@ def _fake_backward_rois(gradient: Tensor, features: list[Tensor], rois: Tensor, 
     return torch.empty_like(rois, memory_format=torch.contiguous_format)
 
 
+def _to_channels_last(tensor: Tensor) -> Tensor:
+    return tensor.permute(0, 2, 3, 4, 1)
+
+
+def _from_channels_last(tensor: Tensor) -> Tensor:
+    return tensor.permute(0, 4, 1, 2, 3)
+
+
 def _unflatten(shapes: list[int]) -> list[list[int]]:
     return [shapes[i : i + 5] for i in range(0, len(shapes), 5)]
 
 
-def _options(scales: list[float], volumes: list[float], output_size: list[int], *rule: Any) -> tuple[Pyramid, Sampling]:
+def _options(
+    scales: Sequence[float], volumes: Sequence[float], output_size: Sequence[int], *rule: Any
+) -> tuple[Pyramid, Sampling]:
     p, q, r = output_size
     return Pyramid(tuple(scales), tuple(volumes)), Sampling((p, q, r), *rule)
+
+
+def _vectorized_forward(features: Sequence[Tensor], rois: Tensor, *options: Any) -> Tensor:
+    levels = [_to_channels_last(level) for level in features]
+    pyramid, sampling = _options(*options)
+    shape = (rois.shape[0], features[0].shape[1], *sampling.output_size)
+    # Results of autograd functions must not be views, or they could not be modified in place.
+    pooled = torch.empty(
+        shape, dtype=features[0].dtype, device=features[0].device, memory_format=torch.channels_last_3d
+    )
+    vectorized.forward(levels, rois, pyramid, sampling, _to_channels_last(pooled))
+    return pooled
+
+
+def _vectorized_backward(gradient: Tensor, shapes: list[int], rois: Tensor, *options: Any) -> list[Tensor]:
+    channels_last = [(n, x, y, z, c) for n, c, x, y, z in _unflatten(shapes)]
+    sums = vectorized.features_backward(_to_channels_last(gradient), channels_last, rois, *_options(*options))
+    return [_from_channels_last(total) for total in sums]
+
+
+def _vectorized_backward_rois(gradient: Tensor, features: Sequence[Tensor], rois: Tensor, *options: Any) -> Tensor:
+    levels = [_to_channels_last(level) for level in features]
+    return vectorized.rois_backward(_to_channels_last(gradient), levels, rois, *_options(*options))
 
 
 def _cpu_forward(features: list[Tensor], rois: Tensor, *options: Any) -> Tensor:
@@ -138,15 +212,7 @@ def _cpu_forward(features: list[Tensor], rois: Tensor, *options: Any) -> Tensor:
     if unknown.any():
         row = int(unknown.nonzero()[0])
         raise ValueError(f"RoI {row} of {len(rois)} has batch index {rois[row, 0].item()}, but there are {grids} grids")
-    return vectorized.forward(features, rois, *_options(*options))
-
-
-def _vectorized_backward(gradient: Tensor, shapes: list[int], rois: Tensor, *options: Any) -> list[Tensor]:
-    return vectorized.features_backward(gradient, _unflatten(shapes), rois, *_options(*options))
-
-
-def _vectorized_backward_rois(gradient: Tensor, features: list[Tensor], rois: Tensor, *options: Any) -> Tensor:
-    return vectorized.rois_backward(gradient, features, rois, *_options(*options))
+    return _vectorized_forward(features, rois, *options)
 
 
 @cache
@@ -159,27 +225,31 @@ def _kernels() -> Any:
     return kernels
 
 
-def _cuda_forward(features: list[Tensor], rois: Tensor, *options: Any) -> Tensor:
-    if _kernels() is None or torch.float64 in (rois.dtype, features[0].dtype):
-        return vectorized.forward(features, rois, *_options(*options))
-    return _kernels().forward(features, rois, *_options(*options))
+def _cuda_forward(features: Sequence[Tensor], rois: Tensor, *options: Any) -> Tensor:
+    kernels = _kernels()
+    if kernels is None or rois.dtype == torch.float64 or features[0].dtype == torch.float64:
+        return _vectorized_forward(features, rois, *options)
+    return kernels.forward(features, rois, *_options(*options))
 
 
 def _cuda_backward(gradient: Tensor, shapes: list[int], rois: Tensor, *options: Any) -> list[Tensor]:
+    kernels = _kernels()
     # Atomic additions come in any order.
     if (
-        torch.are_deterministic_algorithms_enabled()
-        or _kernels() is None
-        or torch.float64 in (rois.dtype, gradient.dtype)
+        kernels is None
+        or rois.dtype == torch.float64
+        or gradient.dtype == torch.float64
+        or torch.are_deterministic_algorithms_enabled()
     ):
         return _vectorized_backward(gradient, shapes, rois, *options)
-    return _kernels().features_backward(gradient, _unflatten(shapes), rois, *_options(*options))
+    return kernels.features_backward(gradient, _unflatten(shapes), rois, *_options(*options))
 
 
-def _cuda_backward_rois(gradient: Tensor, features: list[Tensor], rois: Tensor, *options: Any) -> Tensor:
-    if _kernels() is None or torch.float64 in (rois.dtype, gradient.dtype):
+def _cuda_backward_rois(gradient: Tensor, features: Sequence[Tensor], rois: Tensor, *options: Any) -> Tensor:
+    kernels = _kernels()
+    if kernels is None or rois.dtype == torch.float64 or gradient.dtype == torch.float64:
         return _vectorized_backward_rois(gradient, features, rois, *options)
-    return _kernels().rois_backward(gradient, features, rois, *_options(*options))
+    return kernels.rois_backward(gradient, features, rois, *_options(*options))
 
 
 for _name, _autograd, _cpu, _cuda in (

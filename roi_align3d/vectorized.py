@@ -23,10 +23,12 @@ def forward(
     rois: Float[Tensor, "K columns"],
     pyramid: Pyramid,
     sampling: Sampling,
+    pooled: Float[Tensor, "K P Q R C"] | None = None,
 ) -> Float[Tensor, "K P Q R C"]:
-    """Pools every RoI from its level; rows whose batch index names no grid are NaN."""
+    """Pools every RoI from its level, into `pooled` if given; rows whose batch index names no grid are NaN."""
     compute = coordinate_dtype(rois, *features)
-    pooled = features[0].new_empty(len(rois), *sampling.output_size, features[0].shape[4])
+    if pooled is None:
+        pooled = features[0].new_empty(len(rois), *sampling.output_size, features[0].shape[4])
     for level, chunk, shape in _chunks(rois.to(compute), [f.shape for f in features], pyramid, sampling):
         table = features[level].reshape(-1, features[level].shape[4]).to(compute)
         taps = _taps(rois[chunk].to(compute), features[level].shape, pyramid.scales[level], sampling)

@@ -1,7 +1,9 @@
-"""Normalisation of padded feature maps: statistics of the grids alone, zeros for padding."""
+"""Normalisation of padded feature maps: statistics of the grids alone, zeros for padding, and ReLU where it follows."""
 
+from functools import cache
+from importlib.util import find_spec
 from math import gcd
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,19 +22,21 @@ def make_norm(kind: NormKind, channels: int, groups: int = 32) -> nn.Module:
 
 
 class BatchNorm(nn.BatchNorm3d):
-    """BatchNorm whose statistics are those of the cells inside the grids, with zeros for padding.
+    """BatchNorm whose statistics are those of the cells inside the grids, with zeros for padding, and ReLU if asked.
 
     Gradient checkpointing does not count a batch twice in the running statistics.
     """
 
-    def forward(self, input: Float[Tensor, "N C X Y Z"], padding: Padding | None = None) -> Float[Tensor, "N C X Y Z"]:
-        if padding is None:
-            return self._normalize(input)
-        if not self.training:
-            return zero_padding_(self._normalize(input), padding)
-        rows = self._normalize(pack_cells(input, padding).T[None, :, :, None, None])
-        x, y, z = input.shape[2:]
-        return unpack_cells(rows[0, :, :, 0, 0].T, padding.extents, (x, y, z))
+    def forward(
+        self, input: Float[Tensor, "N C X Y Z"], padding: Padding | None = None, relu: bool = False
+    ) -> Float[Tensor, "N C X Y Z"]:
+        if padding is None or not self.training:
+            normal = zero_padding_(self._normalize(input), padding)
+        else:
+            rows = self._normalize(pack_cells(input, padding).T[None, :, :, None, None])
+            x, y, z = input.shape[2:]
+            normal = unpack_cells(rows[0, :, :, 0, 0].T, padding.extents, (x, y, z))
+        return normal.relu_() if relu else normal
 
     def _normalize(self, x: Float[Tensor, "N C X Y Z"]) -> Float[Tensor, "N C X Y Z"]:
         if not (self.training and is_recomputing()):
@@ -42,21 +46,48 @@ class BatchNorm(nn.BatchNorm3d):
 
 
 class GroupNorm(nn.GroupNorm):
-    """GroupNorm whose statistics are those of the cells inside each grid, with zeros for padding."""
+    """GroupNorm whose statistics are those of the cells inside each grid, with zeros for padding, and ReLU if asked.
 
-    def forward(self, input: Float[Tensor, "N C X Y Z"], padding: Padding | None = None) -> Float[Tensor, "N C X Y Z"]:
+    Maps in `torch.channels_last_3d` on CUDA go through `rcnn.backbones.group_norm_kernels`; torch's own GroupNorm would
+    copy them to another memory format and back.
+    """
+
+    def forward(
+        self,
+        input: Float[Tensor, "N C X Y Z"],
+        padding: Padding | None = None,
+        relu: bool = False,
+        added: Float[Tensor, "C"] | None = None,
+    ) -> Float[Tensor, "N C X Y Z"]:
+        """`added` is the bias of a convolution that leaves it to the norm, where it costs no pass over the map."""
+        if input.is_cuda and (kernels := _kernels()) is not None and kernels.takes(input):
+            outside = None if padding is None else padding.outside
+            return kernels.group_norm(input, self.num_groups, self.weight, self.bias, self.eps, relu, outside, added)
+        if added is not None:
+            input = input + added.to(input.dtype)[:, None, None, None]
         if padding is None:
-            return self._normalize(input)
-        x, y, z = input.shape[2:]
-        grids = [
-            F.pad(self._normalize(grid), (0, z - c, 0, y - b, 0, x - a))
-            for grid, (a, b, c) in zip(crop_grids(input, padding), padding.extents, strict=True)
-        ]
-        return torch.cat(grids)
+            normal = self._normalize(input)
+        else:
+            x, y, z = input.shape[2:]
+            grids = [
+                F.pad(self._normalize(grid), (0, z - c, 0, y - b, 0, x - a))
+                for grid, (a, b, c) in zip(crop_grids(input, padding), padding.extents, strict=True)
+            ]
+            normal = torch.cat(grids)
+        return normal.relu_() if relu else normal
 
     def _normalize(self, x: Tensor) -> Tensor:
-        weight, bias = (None if p is None else p.to(x.dtype) for p in (self.weight, self.bias))
         # Autocast would return float32, twice the memory; the kernels accumulate in float32 anyway.
         with torch.autocast(x.device.type, enabled=False):
             # Not torch.nn.functional's, which refuses a grid of one cell although its groups have several channels.
-            return torch.group_norm(x, self.num_groups, weight, bias, self.eps)
+            return torch.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+@cache
+def _kernels() -> Any:
+    """The Triton kernels, imported with the first CUDA tensor; None where there is no Triton."""
+    if find_spec("triton") is None:
+        return None
+    from rcnn.backbones import group_norm_kernels
+
+    return group_norm_kernels

@@ -1,7 +1,7 @@
 """Feature maps of grids of several sizes, padded to one shape: which cells are inside, and how they are kept apart.
 
 A grid's cells lie in the lower corner of its map. A level of stride s has ceil(n / s) cells for n voxels, and a cell is
-inside when it begins inside: the rule of `rcnn.boxes.valid_anchors`.
+inside when it begins inside. Anchors and locations of the heads count by the same rule.
 """
 
 from __future__ import annotations

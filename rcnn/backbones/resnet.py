@@ -99,7 +99,7 @@ class _Residual(nn.Module):
         super().__init__()
         self.shortcut = None
         if stride != 1 or channels_in != channels_out:
-            self.shortcut = _conv(channels_in, channels_out, 1, stride, config)
+            self.shortcut = _conv(channels_in, channels_out, 1, stride, config, relu=False)
 
     def add_shortcut(self, residual: Tensor, x: Tensor, padding: Padding | None) -> Tensor:
         residual += x if self.shortcut is None else self.shortcut(x, padding)
@@ -111,10 +111,10 @@ class Bottleneck(_Residual):
         super().__init__(channels_in, channels_out, stride, config)
         self.conv1 = _conv(channels_in, width, 1, stride, config)
         self.conv2 = _conv(width, width, 3, 1, config)
-        self.conv3 = _conv(width, channels_out, 1, 1, config)
+        self.conv3 = _conv(width, channels_out, 1, 1, config, relu=False)
 
     def forward(self, x: Float[Tensor, "N C X Y Z"], padding: Padding | None) -> Float[Tensor, "N D x y z"]:
-        inner = self.conv2(self.conv1(x, padding).relu_(), padding).relu_()
+        inner = self.conv2(self.conv1(x, padding), padding)
         return self.add_shortcut(self.conv3(inner, padding), x, padding)
 
 
@@ -122,11 +122,13 @@ class BasicBlock(_Residual):
     def __init__(self, channels_in: int, width: int, channels_out: int, stride: int, config: ResNetConfig) -> None:
         super().__init__(channels_in, channels_out, stride, config)
         self.conv1 = _conv(channels_in, width, 3, stride, config)
-        self.conv2 = _conv(width, channels_out, 3, 1, config)
+        self.conv2 = _conv(width, channels_out, 3, 1, config, relu=False)
 
     def forward(self, x: Float[Tensor, "N C X Y Z"], padding: Padding | None) -> Float[Tensor, "N D x y z"]:
-        return self.add_shortcut(self.conv2(self.conv1(x, padding).relu_(), padding), x, padding)
+        return self.add_shortcut(self.conv2(self.conv1(x, padding), padding), x, padding)
 
 
-def _conv(channels_in: int, channels_out: int, kernel: int, stride: int, config: ResNetConfig) -> ConvNorm:
-    return ConvNorm(channels_in, channels_out, kernel, stride, config.norm, config.norm_groups, bias=False)
+def _conv(
+    channels_in: int, channels_out: int, kernel: int, stride: int, config: ResNetConfig, relu: bool = True
+) -> ConvNorm:
+    return ConvNorm(channels_in, channels_out, kernel, stride, config.norm, config.norm_groups, bias=False, relu=relu)

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from rcnn.backbones.feature_pyramid import STRIDES, FeaturePyramid
 from rcnn.backbones.grid_batch import GridBatch
+from rcnn.backbones.half_precision import autocast_dtype
 from rcnn.backbones.padding import coarser_extent, pack_cells, unpack_cells
 from rcnn.backbones.recompute import run_block
+from rcnn.backbones.stochastic_depth import draw_factors, factors_of_rows
 from rcnn.backbones.swin_blocks import PatchEmbedding, PatchMerging, SwinBlock
 from rcnn.backbones.token_rows import merge_map, window_map
 
@@ -40,6 +42,8 @@ class SwinConfig:
     """Whether the backward pass computes each block again: less memory, about a third more time."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.stochastic_depth < 1:
+            raise ValueError(f"stochastic_depth must lie in [0, 1), it is {self.stochastic_depth}")
         for stage, heads in enumerate(self.heads):
             if self.embed_dim * 2**stage % heads:
                 raise ValueError(
@@ -57,6 +61,7 @@ class SwinFPN(nn.Module):
     """
 
     strides = STRIDES
+    keep: Tensor
 
     def __init__(self, config: SwinConfig) -> None:
         super().__init__()
@@ -65,15 +70,16 @@ class SwinFPN(nn.Module):
         self.patch_embed = PatchEmbedding(config.in_channels, config.embed_dim, STRIDES[0])
         dims = [config.embed_dim * 2**stage for stage in range(len(config.depths))]
         # As in the published weights, a stage's merging is the first module of its list.
-        stages, last, index = [], max(sum(config.depths) - 1, 1), 0
+        stages: list[nn.ModuleList] = []
         for stage, (dim, depth, heads) in enumerate(zip(dims, config.depths, config.heads, strict=True)):
             modules: list[nn.Module] = [PatchMerging(dims[stage - 1])] if stage > 0 else []
             for _ in range(depth):
-                drop = config.stochastic_depth * index / last
-                modules.append(SwinBlock(dim, heads, config.window, config.mlp_ratio, drop))
-                index += 1
+                modules.append(SwinBlock(dim, heads, config.window, config.mlp_ratio))
             stages.append(nn.ModuleList(modules))
         self.stages = nn.ModuleList(stages)
+        # Both residuals of a block have the same chance.
+        keep = 1 - torch.linspace(0, config.stochastic_depth, sum(config.depths)).repeat_interleave(2)
+        self.register_buffer("keep", keep, persistent=False)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -95,15 +101,22 @@ class SwinFPN(nn.Module):
         tokens = self.patch_embed(batch.network_input(weight, config.channels_last)).permute(0, 4, 1, 2, 3)
         paddings = [batch.padding_at(stride) for stride in STRIDES]
         tokens = pack_cells(tokens, paddings[0])
+        drops = self.training and config.stochastic_depth > 0
+        # For all blocks in one draw, by stage.
+        residuals = [2 * depth for depth in config.depths]
+        factors = draw_factors(self.keep, len(batch)).split(residuals) if drops else [None] * len(residuals)
         maps = []
-        for stage, stride in zip(self.stages, STRIDES, strict=True):
+        for stage, stride, of_grids in zip(self.stages, STRIDES, factors, strict=True):
             extents = batch.extents_at(stride)
             modules: list[nn.Module] = list(stage)  # type: ignore[arg-type]
             if maps:
                 tokens = modules.pop(0)(tokens, merge_map(batch.extents_at(stride // 2), tokens.device))
-            windows = [window_map(extents, config.window, shifted, tokens.device) for shifted in (False, True)]
+            dtype = autocast_dtype(tokens)
+            windows = [window_map(extents, config.window, shifted, tokens.device, dtype) for shifted in (False, True)]
+            of_rows = None if of_grids is None else factors_of_rows(of_grids, extents)
             for index, block in enumerate(modules):
-                tokens = run_block(block, tokens, windows[index % 2], checkpointing=config.checkpointing)
+                of_block = None if of_rows is None else of_rows[2 * index : 2 * index + 2]
+                tokens = run_block(block, tokens, windows[index % 2], of_block, checkpointing=config.checkpointing)
             level = unpack_cells(tokens, extents, coarser_extent(batch.shape, stride))
             maps.append(level if config.channels_last else level.contiguous())
         return self.fpn(maps, paddings)

@@ -1,13 +1,15 @@
 """Layers of the Swin transformer in 3D (Liu et al., ICCV 2021) on packed tokens."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import MLP
-from torchvision.ops.stochastic_depth import stochastic_depth
 
-from rcnn.backbones.padding import Extent
+from rcnn.backbones.half_precision import autocast_dtype, cast_together
+from rcnn.backbones.stochastic_depth import add_residual
 from rcnn.backbones.token_rows import RowMap, WindowMap, to_places, to_rows
 
 
@@ -56,40 +58,57 @@ class WindowAttention(nn.Module):
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.register_buffer("relative_position_index", _relative_positions(window), persistent=False)
 
-    def forward(self, tokens: Float[Tensor, "M C"], windows: WindowMap) -> Float[Tensor, "M C"]:
+    def forward(
+        self, tokens: Float[Tensor, "M C"], windows: WindowMap, weights: Sequence[Tensor] | None = None
+    ) -> Float[Tensor, "M C"]:
+        """`weights` are those of `qkv` and `proj` in the dtype of the tokens, where it is not their own."""
+        qkv_weight, qkv_bias, proj_weight, proj_bias = self.weights() if weights is None else weights
         places, channels = self.window**3, tokens.shape[1]
-        qkv = self.qkv(to_places(tokens, windows.map))
-        q, k, v = qkv.reshape(-1, places, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
-        bias = self.relative_position_bias_table.index_select(0, self.relative_position_index).to(q.dtype)
-        bias = bias.T.reshape(1, self.heads, places, places)
+        qkv = F.linear(to_places(tokens, windows.map), qkv_weight, qkv_bias)
+        parts = qkv.reshape(-1, places, 3, self.heads, channels // self.heads).unbind(2)
+        q, k, v = (part.transpose(1, 2) for part in parts)
+        bias = self.relative_position_bias_table.T.index_select(1, self.relative_position_index).to(q.dtype)
+        bias = bias.reshape(1, self.heads, places, places)
         if windows.blocked is not None:
-            bias = bias.masked_fill(windows.blocked[:, None], float("-inf"))
+            bias = bias + windows.blocked
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return self.proj(to_rows(attended.transpose(1, 2).reshape(-1, channels), windows.map))
+        rows = to_rows(attended.transpose(1, 2).reshape(-1, channels), windows.map)
+        return F.linear(rows, proj_weight, proj_bias)
+
+    def weights(self) -> tuple[Tensor, ...]:
+        """Of the linear layers."""
+        return self.qkv.weight, self.qkv.bias, self.proj.weight, self.proj.bias
 
 
 class SwinBlock(nn.Module):
-    """Window attention and a perceptron, each after a LayerNorm and with a shortcut."""
+    """Window attention and a perceptron, each after a LayerNorm and with a shortcut.
 
-    def __init__(self, dim: int, heads: int, window: int, mlp_ratio: float, drop: float) -> None:
+    Under autocast, tokens and norms are in float32 and the rest in half precision, as autocast would have it; but all
+    weights are cast at once.
+    """
+
+    def __init__(self, dim: int, heads: int, window: int, mlp_ratio: float) -> None:
         super().__init__()
-        self.drop = drop
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, heads, window)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = MLP(dim, [int(dim * mlp_ratio), dim], activation_layer=nn.GELU, inplace=None)
 
-    def forward(self, tokens: Float[Tensor, "M C"], windows: WindowMap) -> Float[Tensor, "M C"]:
-        tokens = tokens + self._drop_grids(self.attn(self.norm1(tokens), windows), windows.extents)
-        return tokens + self._drop_grids(self.mlp(self.norm2(tokens)), windows.extents)
-
-    def _drop_grids(self, residual: Float[Tensor, "M C"], extents: tuple[Extent, ...]) -> Float[Tensor, "M C"]:
-        """Stochastic depth (Huang et al., ECCV 2016): in training whole grids lose the residual."""
-        if not self.training or self.drop == 0:
-            return residual
-        factors = stochastic_depth(residual.new_ones(len(extents), 1), self.drop, "row")
-        grids = zip(factors, extents, strict=True)
-        return residual * torch.cat([factor.expand(a * b * c) for factor, (a, b, c) in grids])[:, None]
+    def forward(
+        self, tokens: Float[Tensor, "M C"], windows: WindowMap, factors: Float[Tensor, "2 M 1"] | None = None
+    ) -> Float[Tensor, "M C"]:
+        """`factors` of the two residuals of each token, from `rcnn.backbones.stochastic_depth`."""
+        dtype = autocast_dtype(tokens)
+        first, _, _, second, _ = self.mlp
+        assert isinstance(first, nn.Linear)
+        assert isinstance(second, nn.Linear)
+        weights = cast_together((*self.attn.weights(), first.weight, first.bias, second.weight, second.bias), dtype)
+        of_attention, of_mlp = (None, None) if factors is None else factors.unbind(0)
+        with torch.autocast(tokens.device.type, enabled=False):
+            attended = self.attn(self.norm1(tokens).to(dtype), windows, weights[:4])
+            tokens = add_residual(tokens, attended, of_attention)
+            inner = F.gelu(F.linear(self.norm2(tokens).to(dtype), *weights[4:6]))
+            return add_residual(tokens, F.linear(inner, *weights[6:8]), of_mlp)
 
 
 def _relative_positions(window: int) -> Tensor:

@@ -1,9 +1,11 @@
 """Tokens of several grids as rows of one matrix, and where they go: into windows, into merged cells, and back.
 
-Rows leave out the padding of a batch, so that no layer computes it and none can see it.
+Rows leave out the padding of a batch, so that no layer computes it and none can see it. The row of a place, and the
+place of a row, are sums of a number for each axis; the host lists those numbers, the device adds them up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from math import prod
 from typing import NamedTuple
 
@@ -13,111 +15,171 @@ from torch import Tensor
 
 from rcnn.backbones.padding import Extent
 
+_EMPTY = -(2**29)
+"""Makes a sum negative when one, two or all three axes lie beyond a grid, within int32."""
+
 
 class RowMap(NamedTuple):
     """A place for every row; places can stay empty."""
 
     rows: Int[Tensor, "K"]
-    """int32: the row of each place, -1 in an empty one."""
+    """int32: the row of each place, any in an empty one."""
     places: Int[Tensor, "M"]
     """int32: the place of each row."""
+    empty: Bool[Tensor, "K 1"] | None
+    """True for empty places; None where there are none."""
 
 
 class WindowMap(NamedTuple):
     """Windows of w³ places."""
 
-    extents: tuple[Extent, ...]
-    """Tokens of each grid."""
     map: RowMap
     """Places in the order (window, x, y, z)."""
-    blocked: Bool[Tensor, "W P P"] | None
-    """Pairs of places that a shifted window took from two ends of the grid; None without shifts."""
+    blocked: Float[Tensor, "W 1 P P"] | None
+    """-inf for pairs of places that a shifted window took from two ends of the grid, otherwise 0; None without shifts.
+    """
 
 
 def to_places(rows: Float[Tensor, "M C"], map: RowMap) -> Float[Tensor, "K C"]:
     """Rows at their places, zeros in empty places."""
-    return _Take.apply(rows, map.rows, map.places)  # type: ignore[return-value]
+    return _Take.apply(rows, map.rows, map.empty, map.places, None)  # type: ignore[return-value]
 
 
 def to_rows(places: Float[Tensor, "K C"], map: RowMap) -> Float[Tensor, "M C"]:
     """Undoes `to_places`."""
-    return _Take.apply(places, map.places, map.rows)  # type: ignore[return-value]
+    return _Take.apply(places, map.places, None, map.rows, map.empty)  # type: ignore[return-value]
 
 
-def window_map(extents: tuple[Extent, ...], window: int, shifted: bool, device: torch.device) -> WindowMap:
+def window_map(
+    extents: tuple[Extent, ...],
+    window: int,
+    shifted: bool,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> WindowMap:
     """The windows of each grid, which is filled up with empty places to multiples of the window.
 
     Shifted windows (Liu et al., ICCV 2021, section 3.2) are moved by half a window along the axes that have more than
-    one and take what sticks out at one end from the other, unseen by the rest of the window.
+    one and take what sticks out at one end from the other, unseen by the rest of the window. `dtype` is that of
+    `blocked`.
     """
-    rows, blocked = [], []
-    for extent in extents:
-        cells, regions = [], []
-        for size in extent:
-            filled = -(-size // window) * window
-            shift = window // 2 if shifted and filled > window else 0
-            place = torch.arange(filled, device=device)
-            cells.append(place.roll(-shift).reshape(-1, window))
-            # The last window's places that came from the other end, and those that did not, are 2 and 1.
-            region = (place >= filled - window).int() + (place >= filled - shift) if shift else torch.zeros_like(place)
-            regions.append(region.reshape(-1, window))
-        rows.append(_rows_at(cells, extent).reshape(-1))
-        if shifted:
-            x, y, z = regions
-            region = _combine(9 * x, 3 * y, z).reshape(-1, window**3)
-            blocked.append(region[:, :, None] != region[:, None, :])
-    return WindowMap(extents, _row_map(rows, extents), torch.cat(blocked) if shifted else None)
+
+    def shift(filled: int) -> int:
+        return window // 2 if shifted and filled > window else 0
+
+    def order(size: int) -> list[int]:
+        filled = -(-size // window) * window
+        return [(place + shift(filled)) % filled for place in range(filled)]
+
+    map = _row_map(extents, order, window, device)
+    if not shifted:
+        return WindowMap(map, None)
+
+    def regions(size: int, factor: int) -> list[int]:
+        """The last window's places that came from the other end, and those that did not, are 2 and 1."""
+        filled = len(order(size))
+        if shift(filled) == 0:
+            return [0] * filled
+        return [((place >= filled - window) + (place >= filled - shift(filled))) * factor for place in range(filled)]
+
+    runs = [(extent, len(list(run))) for extent, run in groupby(extents)]
+    tables = _on_device([regions(*axis) for extent, _ in runs for axis in zip(extent, (9, 3, 1), strict=True)], device)
+    joined = []
+    for index, (_, count) in enumerate(runs):
+        x, y, z = (axis.reshape(-1, window) for axis in tables[3 * index : 3 * index + 3])
+        joined.append(_combine(x, y, z).reshape(1, -1, window**3).expand(count, -1, -1).reshape(-1, window**3))
+    region = _join(joined)
+    apart = region[:, None, :, None] != region[:, None, None, :]
+    return WindowMap(map, torch.zeros(apart.shape, dtype=dtype, device=device).masked_fill_(apart, float("-inf")))
 
 
 def merge_map(extents: tuple[Extent, ...], device: torch.device) -> RowMap:
     """The cells of the next coarser level with 2³ places each, x fastest; those beyond an odd side stay empty."""
-    rows = []
-    for extent in extents:
-        cells = [torch.arange(size + size % 2, device=device).reshape(-1, 2) for size in extent]
-        rows.append(_rows_at(cells, extent).permute(0, 1, 2, 5, 4, 3).reshape(-1))
-    return _row_map(rows, extents)
+    return _row_map(extents, lambda size: range(size + size % 2), 2, device, x_fastest=True)
 
 
-def _rows_at(cells: Sequence[Int[Tensor, "n w"]], extent: Extent) -> Int[Tensor, "nx ny nz wx wy wz"]:
-    """Row within its grid of every combination of the cells of three axes, negative beyond the grid."""
-    steps = (extent[1] * extent[2], extent[2], 1)
-    axes = zip(cells, extent, steps, strict=True)
-    # One axis beyond the grid makes the sum negative, whatever the others are.
-    x, y, z = ((cell * step).where(cell < size, -prod(extent)) for cell, size, step in axes)
-    return _combine(x, y, z)
+def _row_map(
+    extents: Sequence[Extent],
+    order: Callable[[int], Sequence[int]],
+    side: int,
+    device: torch.device,
+    x_fastest: bool = False,
+) -> RowMap:
+    """Places in blocks of side³.
+
+    Args:
+        extents: tokens of each grid.
+        order: the cells along an axis of a size, in the order of their places; numbers beyond the size are empty.
+        side: of a block.
+        device: of the result.
+        x_fastest: whether x is the fastest axis within a block, instead of z.
+    """
+    numbers, row, place = [], 0, 0
+    for extent, run in groupby(extents):
+        orders = [order(size) for size in extent]
+        _, y_blocks, z_blocks = (len(cells) // side for cells in orders)
+        block_steps = (y_blocks * z_blocks * side**3, z_blocks * side**3, side**3)
+        steps = (1, side, side**2) if x_fastest else (side**2, side, 1)
+        row_steps = (extent[1] * extent[2], extent[2], 1)
+        axes = []
+        for cells, size, *step in zip(orders, extent, row_steps, block_steps, steps, strict=True):
+            rows = [cell * step[0] if cell < size else _EMPTY for cell in cells]
+            places = [0] * size
+            for i, cell in enumerate(cells):
+                if cell < size:
+                    places[cell] = i // side * step[1] + i % side * step[2]
+            axes.append((rows, places))
+        # Grids of one size are one grid with an x axis that is as long as all theirs.
+        x_rows, x_places = [], []
+        for _ in run:
+            x_rows += [row + n for n in axes[0][0]]
+            x_places += [place + n for n in axes[0][1]]
+            row, place = row + prod(extent), place + prod(map(len, orders))
+        numbers += [x_rows, x_places, *axes[1], *axes[2]]
+    tables = _on_device(numbers, device)
+    rows, places = [], []
+    for first in range(0, len(tables), 6):
+        of_x, at_x, of_y, at_y, of_z, at_z = tables[first : first + 6]
+        x, y, z = (axis.reshape(-1, side) for axis in (of_x, of_y, of_z))
+        combined = _combine(x, y, z)
+        rows.append((combined.permute(0, 1, 2, 5, 4, 3) if x_fastest else combined).reshape(-1))
+        places.append((at_x[:, None, None] + (at_y[:, None] + at_z)).reshape(-1))
+    joined = _join(rows)
+    if place == row:
+        return RowMap(joined, _join(places), None)
+    return RowMap(joined.clamp(min=0), _join(places), (joined < 0)[:, None])
+
+
+def _on_device(numbers: Sequence[Sequence[int]], device: torch.device) -> tuple[Int[Tensor, "_"], ...]:
+    """Lists as int32, in one copy that the host does not wait for."""
+    flat = torch.tensor([n for axis in numbers for n in axis], dtype=torch.int32, pin_memory=device.type == "cuda")
+    return flat.to(device, non_blocking=True).split([len(axis) for axis in numbers])
 
 
 def _combine(
     x: Int[Tensor, "nx wx"], y: Int[Tensor, "ny wy"], z: Int[Tensor, "nz wz"]
 ) -> Int[Tensor, "nx ny nz wx wy wz"]:
     """The sum of every combination."""
-    return x[:, None, None, :, None, None] + y[None, :, None, None, :, None] + z[None, None, :, None, None, :]
+    y_z = y[None, :, None, None, :, None] + z[None, None, :, None, None, :]
+    return x[:, None, None, :, None, None] + y_z
 
 
-def _row_map(rows: Sequence[Int[Tensor, "_"]], extents: Sequence[Extent]) -> RowMap:
-    """Joins the places of several grids and inverts them; their rows count from 0 in each."""
-    joined, count = [], 0
-    for grid, extent in zip(rows, extents, strict=True):
-        joined.append(torch.where(grid < 0, -1, grid + count))
-        count += prod(extent)
-    index = torch.cat(joined)
-    places = torch.arange(len(index), dtype=torch.int32, device=index.device)
-    # Empty places are all written behind the last row, and cut off.
-    inverse = places.new_empty(count + 1).scatter_(0, index.where(index >= 0, count), places)
-    return RowMap(index.int(), inverse[:count])
+def _join(parts: Sequence[Int[Tensor, "_ *sizes"]]) -> Int[Tensor, "_ *sizes"]:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 class _Take(torch.autograd.Function):
-    """Rows by index. As no row is taken twice, the gradient takes them back, which needs no atomics or sorting."""
+    """Rows by index, zeros for empty ones. As no row is taken twice, the gradient takes them back, without atomics."""
 
     @staticmethod
-    def forward(ctx, source: Tensor, index: Tensor, inverse: Tensor) -> Tensor:  # type: ignore[override]
-        ctx.save_for_backward(index, inverse)
-        if len(index) <= len(source):
-            return source.index_select(0, index)
-        return source.index_select(0, index.clamp(min=0)).masked_fill_((index < 0)[:, None], 0)
+    def forward(  # type: ignore[override]
+        ctx, source: Tensor, index: Tensor, empty: Tensor | None, inverse: Tensor, inverse_empty: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(index, empty, inverse, inverse_empty)
+        taken = source.index_select(0, index)
+        return taken if empty is None else taken.masked_fill_(empty, 0)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):  # type: ignore[override]
-        index, inverse = ctx.saved_tensors
-        return _Take.apply(gradient, inverse, index), None, None
+        index, empty, inverse, inverse_empty = ctx.saved_tensors
+        return _Take.apply(gradient, inverse, inverse_empty, index, empty), None, None, None, None

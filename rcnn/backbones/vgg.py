@@ -82,7 +82,7 @@ class VGGFPN(nn.Module):
         for level, stage in enumerate(self.stages):
             for conv in stage:  # type: ignore[attr-defined]
                 # A stage has the cells of the one before until its end.
-                x = run_block(conv, x, paddings[max(level - 1, 0)], checkpointing=config.checkpointing).relu_()
+                x = run_block(conv, x, paddings[max(level - 1, 0)], checkpointing=config.checkpointing)
             if level > 0:
                 x = F.max_pool3d(x, 2, ceil_mode=True)
             maps.append(x)

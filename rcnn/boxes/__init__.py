@@ -5,7 +5,7 @@ above. Functions tell the two apart by their 6 or 7 columns.
 """
 
 from rcnn.boxes.anchor_matching import AnchorMatches, AnchorMatchingConfig, match_anchors, sample_anchors
-from rcnn.boxes.anchors import AnchorConfig, make_anchors, valid_anchors
+from rcnn.boxes.anchors import AnchorConfig, make_anchors
 from rcnn.boxes.clipping import clip_and_filter, clip_boxes, usable_boxes
 from rcnn.boxes.conversions import (
     aabb_to_obb,
@@ -70,5 +70,4 @@ __all__ = [
     "sample_anchors",
     "smooth_l1_box_loss",
     "usable_boxes",
-    "valid_anchors",
 ]

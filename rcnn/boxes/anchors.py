@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 SHAPES = (
@@ -54,7 +54,8 @@ def make_anchors(
     Raises:
         ValueError: other levels than the config has.
     """
-    _check_levels(config, level_shapes)
+    if len(level_shapes) != len(config.strides):
+        raise ValueError(f"{len(level_shapes)} feature levels for anchors of {len(config.strides)} levels")
     anchors = []
     for shape, stride, size in zip(level_shapes, config.strides, config.sizes, strict=True):
         axes = [(torch.arange(cells, device=like.device) + config.offset) * stride for cells in shape]
@@ -62,34 +63,3 @@ def make_anchors(
         half = 0.5 * size * like.new_tensor(config.shapes)
         anchors.append(torch.cat([centers - half, centers + half], -1).reshape(-1, 6))
     return anchors
-
-
-def valid_anchors(
-    config: AnchorConfig,
-    level_shapes: Sequence[Sequence[int]],
-    grid_sizes: Sequence[Sequence[int]],
-    device: torch.device,
-) -> list[Bool[Tensor, "N K"]]:
-    """Which anchors of a padded batch lie on cells that begin inside their own grid, in the order of the anchors.
-
-    Args:
-        config: strides and number of shapes.
-        level_shapes: cells along x, y, z of each level of the padded batch.
-        grid_sizes: voxels along x, y, z of each grid before it was padded.
-        device: of the result.
-    """
-    _check_levels(config, level_shapes)
-    sizes = torch.tensor([list(size) for size in grid_sizes], device=device).reshape(-1, 3)
-    masks = []
-    for shape, stride in zip(level_shapes, config.strides, strict=True):
-        x, y, z = (
-            torch.arange(cells, device=device) * stride < sizes[:, axis, None] for axis, cells in enumerate(shape)
-        )
-        cells = x[:, :, None, None] & y[:, None, :, None] & z[:, None, None, :]
-        masks.append(cells[..., None].expand(*cells.shape, len(config.shapes)).reshape(len(sizes), -1))
-    return masks
-
-
-def _check_levels(config: AnchorConfig, level_shapes: Sequence[Sequence[int]]) -> None:
-    if len(level_shapes) != len(config.strides):
-        raise ValueError(f"{len(level_shapes)} feature levels for anchors of {len(config.strides)} levels")

@@ -100,6 +100,19 @@ def _along_edge(x0, y0, x1, y1, a, b):
 
 
 @triton.jit
+def _apart(x, y, cos, sin, a, b, along, across):
+    """Whether a direction of a side separates the rectangles; see `rcnn.boxes.rectangle_overlap`."""
+    cos_size, sin_size = tl.abs(cos), tl.abs(sin)
+    of_first = (tl.abs(x) >= a + cos_size * along + sin_size * across) | (
+        tl.abs(y) >= b + sin_size * along + cos_size * across
+    )
+    of_second = (tl.abs(cos * x + sin * y) >= along + cos_size * a + sin_size * b) | (
+        tl.abs(cos * y - sin * x) >= across + sin_size * a + cos_size * b
+    )
+    return of_first | of_second
+
+
+@triton.jit
 def _bit(words, lanes):
     """Bits of words."""
     return ((words >> lanes) & 1) != 0
@@ -153,6 +166,7 @@ def find_suppressed(
                 volume2 = tl.load(of_j + 8 * size, mask=in_j, other=0.0)
                 cos, sin = cos1 * cos2 + sin1 * sin2, cos1 * sin2 - sin1 * cos2
                 x, y = cos1 * x + sin1 * y, cos1 * y - sin1 * x
+                apart = _apart(x, y, cos, sin, a, b, along, across)
                 u_x, u_y, v_x, v_y = cos * along, sin * along, sin * across, cos * across
                 x0, y0 = x + u_x - v_x, y + u_y + v_y
                 x1, y1 = x - u_x - v_x, y - u_y + v_y
@@ -160,7 +174,7 @@ def find_suppressed(
                 x3, y3 = x + u_x + v_x, y + u_y - v_y
                 area = _along_edge(x0, y0, x1, y1, a, b) + _along_edge(x1, y1, x2, y2, a, b)
                 area += _along_edge(x2, y2, x3, y3, a, b) + _along_edge(x3, y3, x0, y0, a, b)
-                shared = tl.maximum(area, 0.0) * tl.maximum(height, 0.0)
+                shared = tl.where(apart, 0.0, tl.maximum(area, 0.0) * tl.maximum(height, 0.0))
             else:
                 shared = tl.zeros([rows, _WORD], dtype=tl.float32) + 1.0
                 for axis in tl.static_range(3):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from rcnn.errors import InputError
-from rcnn.job_pool import run_jobs
+from rcnn.job_pool import check_num_workers, run_jobs
 from rcnn.safe_files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ def make_rooms(
         raise InputError(f"--count must be at least 1 and --seed at least 0, got {count} and {seed}")
     if kind is not None and kind not in KINDS:
         raise InputError(f"--kind must be one of {', '.join(KINDS)}, got {kind}")
-    if num_workers is not None and num_workers < 1:
-        raise InputError(f"--num-workers must be at least 1, got {num_workers}")
+    check_num_workers(num_workers)
     supply = FurnitureSupply(shipped_pack() if pack is None else FurniturePack(pack), split)
     out = Path(out)
     _claim(out, _description(supply, seed, config, kind))

@@ -69,8 +69,6 @@ def voxelize_rooms(rooms: Path, out: Path, config: VoxelizeConfig, num_workers: 
     Raises:
         InputError: no rooms there, a damaged one, or `out` holds grids that were made in another way.
     """
-    if num_workers is not None and num_workers < 1:
-        raise InputError(f"--num-workers must be at least 1, got {num_workers}")
     found = find_rooms(rooms)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; choose another --out")

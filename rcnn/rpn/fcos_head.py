@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from rcnn.backbones import STRIDES, Extent, GridBatch
 from rcnn.backbones.conv_norm import ConvNorm
+from rcnn.backbones.half_precision import autocast_dtype
 from rcnn.backbones.padding import Padding
 from rcnn.boxes import decode_location_distances
 from rcnn.rpn.candidates import Candidates, cells_as_rows
@@ -95,15 +97,27 @@ class FCOSHead(nn.Module):
             batch: what they were computed from.
         """
         outputs = FCOSOutputs([], [], [], [])
+        # Two convolutions of one map are one convolution, which reads the map, and writes its gradient, once.
+        joint = (self.box if self.config.centerness_on_reg else self.objectness, self.centerness)
+        weight, bias = _joined([conv.weight for conv in joint]), _joined([conv.bias for conv in joint])
         for x, stride, scale in zip(maps, self.strides, self.scales, strict=True):
             padding = batch.padding_at(stride)
             of_objectness, of_boxes = self.objectness_tower(x, padding), self.box_tower(x, padding)
-            of_centerness = of_boxes if self.config.centerness_on_reg else of_objectness
-            regressed = cells_as_rows(self.box(of_boxes), self.outputs) * scale
+            if self.config.centerness_on_reg:
+                both = cells_as_rows(F.conv3d(of_boxes, weight, bias, padding=1), self.outputs + 1)
+                regressed, centerness = both.split([self.outputs, 1], -1)
+                objectness = cells_as_rows(self.objectness(of_objectness), 1)
+            else:
+                both = cells_as_rows(F.conv3d(of_objectness, weight, bias, padding=1), 2)
+                objectness, centerness = both.split(1, -1)
+                regressed = cells_as_rows(self.box(of_boxes), self.outputs)
+            regressed = regressed * scale
             distances = regressed[..., :6].relu() if self.config.norm_reg_targets else regressed[..., :6].exp()
-            outputs.objectness.append(cells_as_rows(self.objectness(of_objectness), 1).squeeze(2))
-            outputs.distances.append(torch.cat([distances, regressed[..., 6:]], -1))
-            outputs.centerness.append(cells_as_rows(self.centerness(of_centerness), 1).squeeze(2))
+            if self.outputs > 6:
+                distances = torch.cat([distances, regressed[..., 6:]], -1)
+            outputs.objectness.append(objectness.squeeze(2))
+            outputs.distances.append(distances)
+            outputs.centerness.append(centerness.squeeze(2))
             outputs.shapes.append((x.shape[2], x.shape[3], x.shape[4]))
         return outputs
 
@@ -145,6 +159,12 @@ class FCOSHead(nn.Module):
         return [level_locations(shape, stride, like) for shape, stride, like in levels]
 
 
+def _joined(parameters: Sequence[Tensor | None]) -> Float[Tensor, "outputs *sizes"]:
+    """Parameters of several convolutions as those of one, in autocast's dtype: it would cast them for every level."""
+    joined = torch.cat([parameter for parameter in parameters if parameter is not None])
+    return joined.to(autocast_dtype(joined))
+
+
 class Tower(nn.ModuleList):
     """3³ convolutions, each with GroupNorm and ReLU."""
 
@@ -153,5 +173,5 @@ class Tower(nn.ModuleList):
 
     def forward(self, x: Float[Tensor, "N C X Y Z"], padding: Padding | None) -> Float[Tensor, "N C X Y Z"]:
         for layer in self:
-            x = layer(x, padding).relu_()
+            x = layer(x, padding)
         return x

@@ -1,16 +1,14 @@
 """Launches of the kernels: what they expect of tensors, and their block sizes."""
-# Triton reads the kernels itself; their types are not Python's.
-# pyright: reportArgumentType=false, reportCallIssue=false
 
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
 
 import torch
-import triton
 from jaxtyping import Float
 from torch import Tensor
 
 from roi_align3d.kernels import gather, separable
+from roi_align3d.kernels.direct_launch import DirectLaunch
 from roi_align3d.sampling import Pyramid, Sampling
 
 # Measured on an H200 with 256 channels. Forward, small programs hide the latency of scattered reads, and a program's
@@ -18,67 +16,61 @@ from roi_align3d.sampling import Pyramid, Sampling
 _FORWARD_ROWS, _FORWARD_BYTES = 8, 128
 _BACKWARD_ROWS, _BACKWARD_CHANNELS, _BACKWARD_SHARES = 4, 256, 8
 _GATHER_CHANNELS = 64
-_EXACT = {"enable_fp_fusion": False}  # see `geometry`
+
+_pool_forward = DirectLaunch(separable.pool_forward)
+_pool_backward = DirectLaunch(separable.pool_backward)
+_pool_samples = DirectLaunch(gather.pool_samples)
 
 
 def forward(
-    features: Sequence[Float[Tensor, "N _ _ _ C"]],
+    features: Sequence[Float[Tensor, "N C _ _ _"]],
     rois: Float[Tensor, "K columns"],
     pyramid: Pyramid,
     sampling: Sampling,
-) -> Float[Tensor, "K P Q R C"]:
+) -> Float[Tensor, "K C P Q R"]:
     """Pools every RoI from its level; rows whose batch index names no grid are NaN."""
-    features = [level.contiguous() for level in features]
-    out = features[0].new_empty(len(rois), *sampling.output_size, features[0].shape[4])
-    if out.numel() > 0:
-        if rois.shape[1] == 8:
-            _gather(gather.FORWARD, out, out, features, rois, pyramid, sampling)
+    count, columns = rois.shape
+    channels = features[0].shape[1]
+    out = _empty((count, channels, *sampling.output_size), features[0].dtype, features[0].device)
+    if count > 0 and channels > 0:
+        levels = [_channels_last(level) for level in features]
+        if columns == 8:
+            _gather(gather.FORWARD.value, out, out, levels, rois, pyramid, sampling)
         else:
-            _, q, r = sampling.output_size
-            rows = min(triton.next_power_of_2(q * r), _FORWARD_ROWS)
-            block_c = _channel_block(out.shape[-1], _FORWARD_BYTES // out.element_size())
-            grid = (len(rois) * triton.cdiv(q * r, rows), triton.cdiv(out.shape[-1], block_c))
-            with torch.cuda.device_of(out):
-                separable.pool_forward[grid](
-                    out,
-                    rois.contiguous(),
-                    *_levels(features, pyramid),
-                    **_rule(features, sampling),
-                    block_rows=rows,
-                    block_c=block_c,
-                    num_warps=max(block_c // 32, 1),
-                    **_EXACT,
-                )
+            constants, chunks, blocks, num_warps = _forward_plan(channels, len(levels), out.element_size(), sampling)
+            _pool_forward(
+                (count * chunks, blocks, 1), (out, rois.contiguous()), levels, _table(levels, pyramid),
+                levels[0].shape[0], constants, num_warps,
+            )  # fmt: skip
     return out
 
 
 def features_backward(
-    gradient: Float[Tensor, "K P Q R C"],
+    gradient: Float[Tensor, "K C P Q R"],
     shapes: Sequence[Sequence[int]],
     rois: Float[Tensor, "K columns"],
     pyramid: Pyramid,
     sampling: Sampling,
-) -> list[Float[Tensor, "N X Y Z C"]]:
-    """Gradient for the features by atomic additions in fp32, whose order is not fixed."""
-    sums = [torch.zeros(tuple(shape), dtype=torch.float32, device=gradient.device) for shape in shapes]
-    gradient = gradient.contiguous()
+) -> list[Float[Tensor, "N C X Y Z"]]:
+    """Gradient for the features, of these shapes, by atomic additions in fp32, whose order is not fixed."""
+    sums = [_empty(shape, torch.float32, gradient.device).zero_() for shape in shapes]
     if gradient.numel() > 0 and shapes[0][0] > 0:
-        if rois.shape[1] == 8:
-            _gather(gather.FEATURES, gradient, gradient, sums, rois, pyramid, sampling)
+        gradient = _channels_last(gradient)
+        count, columns = rois.shape
+        if columns == 8:
+            _gather(gather.FEATURES.value, gradient, gradient, sums, rois, pyramid, sampling)
         else:
-            block_c = _channel_block(gradient.shape[-1], _BACKWARD_CHANNELS)
-            grid = (len(rois) * _BACKWARD_SHARES, triton.cdiv(gradient.shape[-1], block_c))
-            with torch.cuda.device_of(gradient):
-                separable.pool_backward[grid](
-                    gradient, rois.contiguous(), *_levels(sums, pyramid), **_rule(sums, sampling),
-                    shares=_BACKWARD_SHARES, block_rows=_BACKWARD_ROWS, block_c=block_c, num_warps=2, **_EXACT,
-                )  # fmt: skip
-    return [total.to(gradient.dtype) for total in sums]
+            constants, blocks = _backward_plan(gradient.shape[1], len(sums), sampling)
+            _pool_backward(
+                (count * _BACKWARD_SHARES, blocks, 1), (gradient, rois.contiguous()), sums, _table(sums, pyramid),
+                shapes[0][0], constants, 2,
+            )  # fmt: skip
+    return sums if gradient.dtype == torch.float32 else [total.to(gradient.dtype) for total in sums]
 
 
 def rois_backward(
-    gradient: Float[Tensor, "K P Q R C"],
-    features: Sequence[Float[Tensor, "N _ _ _ C"]],
+    gradient: Float[Tensor, "K C P Q R"],
+    features: Sequence[Float[Tensor, "N C _ _ _"]],
     rois: Float[Tensor, "K columns"],
     pyramid: Pyramid,
     sampling: Sampling,
@@ -87,45 +79,92 @@ def rois_backward(
     boxes = torch.zeros(rois.shape, dtype=torch.float32, device=rois.device)
     if gradient.numel() > 0 and features[0].shape[0] > 0:
         p, q, _ = sampling.output_size
-        blocks = triton.cdiv(gradient.shape[-1], _channel_block(gradient.shape[-1], _GATHER_CHANNELS))
+        blocks = _blocks(gradient.shape[1], _channel_block(gradient.shape[1], _GATHER_CHANNELS))
         parts = boxes.new_empty(len(rois), p * q * blocks, rois.shape[1] - 1)
-        features = [level.contiguous() for level in features]
-        _gather(gather.ROIS, parts, gradient.contiguous(), features, rois, pyramid, sampling)
+        levels = [_channels_last(level) for level in features]
+        _gather(gather.ROIS.value, parts, _channels_last(gradient), levels, rois, pyramid, sampling)
         boxes[:, 1:] = parts.sum(1)
     return boxes.to(rois.dtype)
 
 
 def _gather(
-    task: Any, out: Tensor, gradient: Tensor, levels: Sequence[Tensor], rois: Tensor, pyramid: Pyramid,
+    task: int, out: Tensor, gradient: Tensor, levels: Sequence[Tensor], rois: Tensor, pyramid: Pyramid,
     sampling: Sampling,
 ) -> None:  # fmt: skip
-    channels = levels[0].shape[4]
+    count, columns = rois.shape
+    constants, bins, blocks = _gather_plan(task, levels[0].shape[1], len(levels), columns, sampling)
+    _pool_samples(
+        (count * bins, blocks, 1), (out, gradient, rois.contiguous()), levels, _table(levels, pyramid),
+        levels[0].shape[0], constants, 4,
+    )  # fmt: skip
+
+
+def _empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Not a permuted one: results of autograd functions must not be views, or they cannot be modified in place.
+    return torch.empty(shape, dtype=dtype, device=device, memory_format=torch.channels_last_3d)
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last_3d)
+
+
+def _table(levels: Sequence[Tensor], pyramid: Pyramid) -> tuple[float, ...]:
+    return _table_of_shapes(tuple([level.shape for level in levels]), pyramid)
+
+
+@lru_cache
+def _table_of_shapes(shapes: tuple[Sequence[int], ...], pyramid: Pyramid) -> tuple[float, ...]:
+    """See `pick_level`. All are Python's floats: Triton compiles anew for integers."""
+    table: list[float] = []
+    for (_, _, x, y, z), scale, volume in zip(shapes, pyramid.scales, (0.0, *pyramid.volumes), strict=True):
+        table += (float(x), float(y), float(z), float(scale), float(volume))
+    return tuple(table)
+
+
+# Constants of the kernels in the order of their parameters, and what follows from them.
+
+
+@lru_cache
+def _forward_plan(channels: int, levels: int, element_size: int, sampling: Sampling) -> tuple[tuple, int, int, int]:
+    """Constants, programs per RoI, blocks of channels, warps."""
+    _, q, r = sampling.output_size
+    rows = min(_power_of_2(q * r), _FORWARD_ROWS)
+    block_c = _channel_block(channels, _FORWARD_BYTES // element_size)
+    constants = (channels, levels, *_rule(sampling), rows, block_c)
+    return constants, _blocks(q * r, rows), _blocks(channels, block_c), max(block_c // 32, 1)
+
+
+@lru_cache
+def _backward_plan(channels: int, levels: int, sampling: Sampling) -> tuple[tuple, int]:
+    """Constants, blocks of channels."""
+    block_c = _channel_block(channels, _BACKWARD_CHANNELS)
+    constants = (channels, levels, *_rule(sampling), _BACKWARD_SHARES, _BACKWARD_ROWS, block_c)
+    return constants, _blocks(channels, block_c)
+
+
+@lru_cache
+def _gather_plan(task: int, channels: int, levels: int, columns: int, sampling: Sampling) -> tuple[tuple, int, int]:
+    """Constants, programs per RoI, blocks of channels."""
     p, q, r = sampling.output_size
     block_c = _channel_block(channels, _GATHER_CHANNELS)
-    with torch.cuda.device_of(out):
-        gather.pool_samples[(len(rois) * p * q, triton.cdiv(channels, block_c))](
-            out, gradient, rois.contiguous(), *_levels(levels, pyramid), **_rule(levels, sampling),
-            columns=rois.shape[1], task=task.value, block_r=triton.next_power_of_2(r), block_c=block_c,
-            num_warps=4, **_EXACT,
-        )  # fmt: skip
+    constants = (channels, levels, columns, *_rule(sampling), task, _power_of_2(r), block_c)
+    return constants, p * q, _blocks(channels, block_c)
 
 
-def _levels(levels: Sequence[Tensor], pyramid: Pyramid) -> tuple[tuple[Tensor, ...], tuple[float, ...], int]:
-    """The levels, their table (see `pick_level`) and the number of grids."""
-    table: list[float] = []
-    for level, scale, volume in zip(levels, pyramid.scales, (0.0, *pyramid.volumes), strict=True):
-        _, x, y, z, _ = level.shape
-        table += (float(x), float(y), float(z), scale, volume)
-    return tuple(levels), tuple(table), levels[0].shape[0]
-
-
-def _rule(levels: Sequence[Tensor], sampling: Sampling) -> dict[str, Any]:
+def _rule(sampling: Sampling) -> tuple[int, int, int, int, bool, bool]:
+    """P, Q, R, ratio, aligned, crop."""
     p, q, r = sampling.output_size
-    return {
-        "channels": levels[0].shape[4], "levels": len(levels), "P": p, "Q": q, "R": r,
-        "ratio": max(sampling.sampling_ratio, 0), "aligned": sampling.aligned, "crop": sampling.crop_and_resize,
-    }  # fmt: skip
+    ratio = max(int(sampling.sampling_ratio), 0)
+    return int(p), int(q), int(r), ratio, bool(sampling.aligned), bool(sampling.crop_and_resize)
 
 
 def _channel_block(channels: int, most: int) -> int:
-    return min(triton.next_power_of_2(channels), most)
+    return min(_power_of_2(channels), most)
+
+
+def _power_of_2(least: int) -> int:
+    return 1 << (least - 1).bit_length()
+
+
+def _blocks(total: int, size: int) -> int:
+    return -(-total // size)

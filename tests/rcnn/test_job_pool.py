@@ -31,3 +31,10 @@ def test_results_are_in_order_and_errors_reach_the_caller(workers: int):
 def test_a_worker_that_dies_is_reported():
     with pytest.raises(InputError, match=r"Jobs: a process died \(out of memory\?\); run again with fewer"):
         run_jobs("Jobs", _work, [1, -3], 2)
+
+
+@pytest.mark.parametrize("jobs", [[], [-3], [-3, -3]])
+@pytest.mark.parametrize("workers", [0, -2])
+def test_fewer_than_one_worker_are_refused_before_any_work(workers: int, jobs: list[int]):
+    with pytest.raises(InputError, match=rf"^--num-workers must be at least 1, got {workers}$"):
+        run_jobs("Jobs", _work, jobs, workers)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -24,19 +25,18 @@ def compare_with_reference(case: Case, of_boxes: bool = True) -> None:
     """Values and gradients of the kernels."""
     from roi_align3d import kernels
 
-    features = [level.contiguous() for level in case.channels_last()]
+    features = case.features
     arguments = (case.rois, case.pyramid, case.sampling)
     expected = case.reference()
-    pooled = kernels.forward(features, *arguments).permute(0, 4, 1, 2, 3)
+    pooled = kernels.forward(features, *arguments)
     torch.testing.assert_close(pooled, expected, atol=1e-5, rtol=1e-5)
     upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0))
     *of_features, of_rois = case.reference_gradients(upstream)
-    gradient = upstream.permute(0, 2, 3, 4, 1)
-    sums = kernels.features_backward(gradient, [level.shape for level in features], *arguments)
+    sums = kernels.features_backward(upstream, [level.shape for level in features], *arguments)
     for level, wanted in zip(sums, of_features, strict=True):
-        torch.testing.assert_close(level.permute(0, 4, 1, 2, 3), wanted, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(level, wanted, atol=1e-5, rtol=1e-5)
     if of_boxes:
-        boxes = kernels.rois_backward(gradient, features, *arguments)
+        boxes = kernels.rois_backward(upstream, features, *arguments)
         torch.testing.assert_close(boxes, of_rois, atol=1e-4, rtol=1e-4)
 
 
@@ -66,16 +66,40 @@ def run_kernels() -> None:
     )
     compare_with_reference(make_case(count=1, output_size=(1, 1, 2), sampling_ratio=-1)._replace(rois=odd[:3]))
     case = make_case(count=1, output_size=(1, 1, 2), sampling_ratio=-1, grids=1)
-    huge = kernels.forward([f.contiguous() for f in case.channels_last()], odd[3:], case.pyramid, case.sampling)
+    huge = kernels.forward(case.features, odd[3:], case.pyramid, case.sampling)
     assert huge.abs().max() < 1e-3
     unknown = torch.tensor([[1.0, 0, 0, 0, 2, 2, 2], [0.5, 0, 0, 0, 2, 2, 2]])
-    features = [f.contiguous() for f in case.channels_last()]
-    assert kernels.forward(features, unknown, case.pyramid, case.sampling).isnan().all()
+    assert kernels.forward(case.features, unknown, case.pyramid, case.sampling).isnan().all()
     sums = kernels.features_backward(
-        torch.ones(2, 1, 1, 2, 3), [f.shape for f in features], unknown, case.pyramid, case.sampling
+        torch.ones(2, 3, 1, 1, 2), [f.shape for f in case.features], unknown, case.pyramid, case.sampling
     )
     assert all(level.eq(0).all() for level in sums)
+    small = make_case(
+        2, grids=1, channels=2, shape=(3, 3, 2), levels=1, count=1, output_size=(1, 1, 1), sampling_ratio=1, largest=2.0
+    )  # fmt: skip
+    compare_without_dispatcher(small)
     print("kernels agree")
+
+
+def compare_without_dispatcher(case: Case) -> None:
+    """Values and gradients of :func:`pool` as it calls kernels for plain tensors on a GPU."""
+    from roi_align3d import operator
+
+    with patch.object(operator, "_goes_to_kernels", lambda *_: True), patch.object(operator, "_forward", None):
+        leaves = [t.detach().clone().requires_grad_() for t in (*case.features, case.rois)]
+        pooled = operator.pool(leaves[:-1], leaves[-1], case.pyramid, case.sampling)
+        expected = case.reference()
+        torch.testing.assert_close(pooled, expected, atol=1e-5, rtol=1e-5)
+        upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0))
+        gradients = torch.autograd.grad(pooled, leaves, upstream, retain_graph=True)
+        for ours, wanted in zip(gradients, case.reference_gradients(upstream), strict=True):
+            torch.testing.assert_close(ours, wanted, atol=1e-4, rtol=1e-4)
+        (twice,) = torch.autograd.grad(pooled.sum(), leaves[0], create_graph=True)
+        with pytest.raises(RuntimeError, match="no second derivatives"):
+            twice.sum().backward()
+        pooled.relu_()  # allowed, since results are no views
+        with torch.no_grad():
+            assert torch.equal(operator.pool(leaves[:-1], leaves[-1], case.pyramid, case.sampling).relu(), pooled)
 
 
 def test_kernels_in_the_interpreter() -> None:

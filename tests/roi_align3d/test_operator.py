@@ -13,11 +13,11 @@ from roi_align3d import MultiScaleRoIAlign3D, RoIAlign3D, multiscale_roi_align_3
 @pytest.mark.parametrize("rotated", [False, True])
 def test_opcheck(rotated: bool) -> None:
     case = make_case(rotated=rotated)
-    levels = [level.contiguous().requires_grad_() for level in case.channels_last()]
+    levels = [level.requires_grad_() for level in case.features]
     rois = case.rois.requires_grad_()
     options = [list(value) if isinstance(value, tuple) else value for value in (*case.pyramid, *case.sampling)]
     torch.library.opcheck(torch.ops.roi_align3d.roi_align.default, (levels, rois, *options))
-    gradient = torch.randn(len(rois), *case.sampling.output_size, 3)
+    gradient = torch.randn(len(rois), 3, *case.sampling.output_size)
     shapes = [size for level in levels for size in level.shape]
     utils = ("test_schema", "test_faketensor", "test_autograd_registration")
     with torch.no_grad():
@@ -88,3 +88,14 @@ def test_fake_tensors_tell_shape_dtype_and_layout() -> None:
     with FakeTensorMode() as mode:
         fake = roi_align_3d(mode.from_tensor(case.features[0]), mode.from_tensor(case.rois), (2, 1, 3))
     assert (fake.shape, fake.dtype, fake.stride()) == (real.shape, real.dtype, real.stride())
+
+
+def test_results_may_be_modified_in_place() -> None:
+    features = torch.randn(1, 3, 5, 5, 5, requires_grad=True)
+    boxes = torch.tensor([[0.0, 1, 1, 1, 4, 4, 4]])
+    roi_align_3d(features, boxes, 2).relu_().sum().backward()
+    got = features.grad
+    assert got is not None
+    features.grad = None
+    roi_align_3d(features, boxes, 2).relu().sum().backward()
+    assert torch.equal(got, features.grad)

@@ -5,7 +5,6 @@ import torch
 
 from rcnn.backbones import GridBatch
 from rcnn.backbones.padding import Padding, pack_cells, unpack_cells
-from rcnn.boxes import AnchorConfig, valid_anchors
 
 
 def test_collate_keeps_grids_in_the_lower_corner() -> None:
@@ -25,20 +24,28 @@ def test_collate_keeps_grids_in_the_lower_corner() -> None:
     assert GridBatch.collate([first]).inside_at(2).all()
 
 
-@pytest.mark.parametrize("stride", [1, 4, 8, 16, 32])
-def test_inside_is_the_rule_of_anchors(stride: int) -> None:
+@pytest.mark.parametrize(
+    ("stride", "cells"),
+    [
+        (1, [(70, 33, 64), (33, 1, 32), (65, 32, 5)]),
+        (4, [(18, 9, 16), (9, 1, 8), (17, 8, 2)]),
+        (8, [(9, 5, 8), (5, 1, 4), (9, 4, 1)]),
+        (16, [(5, 3, 4), (3, 1, 2), (5, 2, 1)]),
+        (32, [(3, 2, 2), (2, 1, 1), (3, 1, 1)]),
+    ],
+)
+def test_cells_that_begin_inside_are_inside(stride: int, cells: list[tuple[int, int, int]]) -> None:
     batch = GridBatch(torch.zeros(3, 4, 70, 33, 64), ((70, 33, 64), (33, 1, 32), (65, 32, 5)))
     inside = batch.inside_at(stride)
-    shape = inside.shape[2:]
-    assert list(shape) == [-(-70 // stride), -(-33 // stride), -(-64 // stride)]
-    anchors = AnchorConfig(sizes=(8.0,), strides=(stride,), shapes=((1, 1, 1),))
-    (valid,) = valid_anchors(anchors, [shape], batch.extents, torch.device("cpu"))
-    assert torch.equal(inside.reshape(3, -1), valid)
+    assert inside.shape == (3, 1, *cells[0])
+    for mask, (x, y, z) in zip(inside[:, 0], cells, strict=True):
+        assert mask[:x, :y, :z].all()
+        assert mask.sum() == x * y * z
     padding = batch.padding_at(stride)
     assert padding is not None
-    assert padding.extents == batch.extents_at(stride)
+    assert padding.extents == batch.extents_at(stride) == tuple(cells)
     whole = GridBatch.collate([torch.zeros(4, 70, 33, 64)]).inside_at(stride)
-    assert whole.shape[2:] == shape
+    assert whole.shape[2:] == inside.shape[2:]
     assert whole.all()
 
 

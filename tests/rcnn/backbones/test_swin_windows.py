@@ -5,7 +5,9 @@ import torch
 from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
 from rcnn.backbones import GridBatch, SwinConfig, build_backbone
+from rcnn.backbones.half_precision import cast_together
 from rcnn.backbones.padding import pack_cells, unpack_cells
+from rcnn.backbones.stochastic_depth import add_residual, draw_factors, factors_of_rows
 from rcnn.backbones.swin_blocks import SwinBlock, WindowAttention
 from rcnn.backbones.token_rows import merge_map, to_places, to_rows, window_map
 
@@ -78,20 +80,53 @@ def test_merging_order() -> None:
 
 def test_stochastic_depth_drops_whole_grids_in_training() -> None:
     torch.manual_seed(0)
-    block = SwinBlock(4, 1, 4, 4.0, drop=0.5)
-    extents = ((2, 2, 2),) * 400
+    block = SwinBlock(4, 1, 4, 4.0)
+    extents = (*((2, 2, 2),) * 200, *((2, 1, 4),) * 200)
     tokens = torch.randn(3200, 4)
     windows = window_map(extents, 4, False, CPU)
     with torch.no_grad():
-        change = (block(tokens, windows) - tokens).abs().sum(1).reshape(400, 8)
-        kept = change.amin(1) > 0
-        assert torch.equal(kept, change.amax(1) > 0)
-        assert 0.65 < kept.float().mean() < 0.85  # either of two residuals: 3/4
-        block.eval()
-        assert ((block(tokens, windows) - tokens).abs().sum(1) > 0).all()
+        factors = draw_factors(torch.tensor([0.5, 1.0]), 400)
+        assert factors[0].unique().tolist() == [0, 2]
+        assert (factors[1] == 1).all()
+        assert 0.4 < (factors[0] > 0).float().mean() < 0.6
+        rows = factors_of_rows(factors, extents)
+        assert torch.equal(rows[0].reshape(400, 8), factors[0, :, None].expand(-1, 8))
+        changed = block(tokens, windows, factors_of_rows(factors * torch.tensor([[1.0], [0.0]]), extents)) != tokens
+        assert torch.equal(changed.reshape(400, 32).any(1), factors[0] > 0)
+        torch.testing.assert_close(block(tokens, windows, torch.ones(2, 3200, 1)), block(tokens, windows))
     model = build_backbone(SwinConfig(embed_dim=4, heads=(1, 1, 1, 1)))
-    drops = [module.drop for module in model.modules() if isinstance(module, SwinBlock)]
-    assert drops == pytest.approx([0.1 * i / 23 for i in range(24)])
+    keep = model.keep.tolist()  # type: ignore[union-attr]
+    assert keep[::2] == pytest.approx([1 - 0.1 * i / 23 for i in range(24)])
+    assert keep[::2] == keep[1::2]
+    batch = GridBatch.collate([torch.rand(4, 32, 32, 32)] * 2)
+    with torch.no_grad():
+        levels = [model.train(training)(batch)[3] for training in (True, True, False, False)]
+    assert not torch.equal(levels[0], levels[1])
+    assert torch.equal(levels[2], levels[3])
+
+
+def test_residuals_are_added_with_their_gradients() -> None:
+    tokens, residual = (torch.randn(6, 3, dtype=torch.double, requires_grad=True) for _ in range(2))
+    factors = torch.rand(6, 1, dtype=torch.double)
+    torch.testing.assert_close(add_residual(tokens, residual, factors), tokens + residual * factors)
+    grads = torch.autograd.grad(add_residual(tokens, residual, factors).sin().sum(), (tokens, residual))
+    want = torch.autograd.grad((tokens + residual * factors).sin().sum(), (tokens, residual))
+    torch.testing.assert_close(grads, want)
+    half = residual.detach().bfloat16().requires_grad_()
+    total = add_residual(tokens.detach().float(), half, factors.float())
+    assert total.dtype == torch.float32
+    (grad,) = torch.autograd.grad(total.sum(), half)
+    torch.testing.assert_close(grad, factors.bfloat16().expand(-1, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_weights_are_cast_together(dtype: torch.dtype) -> None:
+    weights = [torch.randn(3, 4, requires_grad=True), torch.randn(5, requires_grad=True)]
+    cast = cast_together(weights, dtype)
+    assert [torch.equal(a, b.to(dtype)) for a, b in zip(cast, weights, strict=True)] == [True, True]
+    grads = torch.autograd.grad(cast[0].square().sum() + cast[1].sum(), weights)
+    want = torch.autograd.grad(weights[0].to(dtype).square().sum() + weights[1].to(dtype).sum(), weights)
+    torch.testing.assert_close(grads, want)
 
 
 def test_the_last_voxels_count() -> None:

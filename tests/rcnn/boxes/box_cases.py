@@ -27,6 +27,43 @@ def random_boxes(
     return torch.cat([centers - sides / 2, centers + sides / 2], 1).to(dtype)
 
 
+def crowded_boxes(count: int, rotated: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Float32 boxes, half of them near copies of others, as a detector finds them; scores; one of four groups each."""
+    generator = torch.Generator().manual_seed(count)
+    boxes = random_boxes(count, rotated, count, extent=160 * (count / 9000) ** (1 / 3), largest=30)
+    scores, groups = torch.rand(count, generator=generator), torch.randint(0, 4, (count,), generator=generator)
+    originals = count - count // 2
+    boxes[originals:], groups[originals:] = boxes[: count // 2], groups[: count // 2]
+    shift = torch.rand(count // 2, 3, generator=generator)
+    boxes[originals:, :3] += shift
+    if not rotated:
+        boxes[originals:, 3:] += shift
+    return boxes, scores, groups
+
+
+def assert_greedy(kept: Tensor, ious: Tensor, scores: Tensor, threshold: float, tolerance: float = 3e-6) -> None:
+    """Whether rows are what NMS keeps, where rounding of the IoU by the tolerance may decide either way.
+
+    Greedy is who comes in the order of the scores, is suppressed by nobody kept before, and leaves out nobody else.
+    Boxes that are apart (an IoU of 0) may not suppress each other at any threshold.
+
+    Args:
+        kept: result of NMS.
+        ious: of all pairs, exact; 0 for pairs of different groups.
+        scores: of the boxes.
+        threshold: on the IoU.
+        tolerance: rounding of the IoU.
+    """
+    rank = torch.empty_like(scores, dtype=torch.int64)
+    rank[scores.argsort(descending=True, stable=True)] = torch.arange(len(scores))
+    assert (rank[kept].diff() > 0).all()
+    strongest = torch.where(rank[kept, None] < rank, ious[kept], 0).amax(0)
+    dropped = torch.ones(len(scores), dtype=torch.bool)
+    dropped[kept] = False
+    assert (strongest[kept] <= threshold + tolerance).all()
+    assert (strongest[dropped] > max(threshold - tolerance, 0)).all()
+
+
 def clip(polygon: list[Point], inside: Callable[[Point], float]) -> list[Point]:
     """Sutherland and Hodgman: the part of a polygon where a linear function is not negative."""
     result: list[Point] = []

@@ -11,7 +11,6 @@ from rcnn.boxes import (
     make_anchors,
     match_anchors,
     sample_anchors,
-    valid_anchors,
 )
 
 CONFIG = AnchorConfig()
@@ -58,18 +57,6 @@ def test_batches_of_other_shapes_do_not_meet() -> None:
     make_anchors(CONFIG, level_shapes(96, 32, 64), LIKE)
     again = make_anchors(CONFIG, level_shapes(64, 64, 64), LIKE)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-
-
-def test_valid_anchors() -> None:
-    grids = [(130, 64, 33), (64, 96, 64)]
-    masks = valid_anchors(CONFIG, level_shapes(130, 96, 64), grids, LIKE.device)
-    for mask, stride, cells in zip(masks, CONFIG.strides, level_shapes(130, 96, 64), strict=True):
-        mask = mask.reshape(2, *cells, 13)
-        for row, grid in enumerate(grids):
-            expected = torch.zeros(*cells, 13, dtype=torch.bool)
-            x, y, z = (-(-side // stride) for side in grid)
-            expected[:x, :y, :z] = True
-            assert torch.equal(mask[row], expected)
 
 
 def test_wrong_levels() -> None:

@@ -67,6 +67,29 @@ def test_obbs_equal_clipped_polygons(first: Tensor, second: Tensor) -> None:
     assert 0 <= single <= 1
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_boxes_apart_share_exactly_nothing(dtype: torch.dtype) -> None:
+    """Rectangles beside a side of another, at a gap of a thousandth of a unit, at any angles."""
+    first, second = random_boxes(3000, True, 1, dtype=dtype), random_boxes(3000, True, 2, dtype=dtype)
+    second[:, 2] = first[:, 2]
+    gap = torch.full((3000,), 1e-3, dtype=dtype)
+    turn = second[:, 6] - first[:, 6]
+    reach = 0.5 * (turn.cos().abs() * second[:, 3] + turn.sin().abs() * second[:, 4])
+    x = first[:, 3] / 2 + reach + gap
+    y = (torch.rand(3000, generator=torch.Generator().manual_seed(3), dtype=dtype) - 0.5) * 6
+    cos, sin = first[:, 6].cos(), first[:, 6].sin()
+    second[:, 0], second[:, 1] = first[:, 0] + cos * x - sin * y, first[:, 1] + sin * x + cos * y
+    for one, two in ((first, second), (second, first)):
+        assert paired_box_iou(one, two).eq(0).all()
+    closer = second.clone()
+    closer[:, 0], closer[:, 1] = second[:, 0] - 2 * gap * cos, second[:, 1] - 2 * gap * sin
+    assert paired_box_iou(first, closer).gt(0).any()
+    leaf = first.clone().requires_grad_()
+    paired_box_iou(leaf, second).sum().backward()
+    assert leaf.grad is not None
+    assert leaf.grad.eq(0).all()
+
+
 @settings(deadline=None, max_examples=50)
 @given(box=obbs(positive=True))
 def test_identical_boxes(box: Tensor) -> None:

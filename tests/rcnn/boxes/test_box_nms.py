@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from box_cases import greedy, random_boxes
+from box_cases import assert_greedy, crowded_boxes, greedy, random_boxes
 
 from rcnn.boxes import batched_nms, box_iou, nms
+from rcnn.boxes.iou import masked_box_iou
 from rcnn.boxes.nms_blocks import resolve, suppress_in_blocks
 
 NAN, INF = float("nan"), float("inf")
@@ -35,6 +36,19 @@ def test_equals_the_loop(rotated: bool, threshold: float) -> None:
     for block in (1, 7, 64):
         kept = suppress_in_blocks(boxes[order], groups[order], threshold, block)
         assert order[kept].tolist() == expected
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_single_precision_is_greedy(rotated: bool) -> None:
+    """Also at a threshold of 0, where the least rounding of the IoU of boxes that are apart would suppress one."""
+    boxes, scores, groups = crowded_boxes(700, rotated)
+    ious = masked_box_iou(boxes.double(), boxes.double(), (groups, groups))
+    for threshold, least, most in ((0.0, 100, 200), (0.3, 300, 420), (0.8, 450, 650)):
+        kept = batched_nms(boxes, scores, groups, threshold)
+        assert least < len(kept) < most
+        assert_greedy(kept, ious, scores, threshold)
+        with pytest.raises(AssertionError):
+            assert_greedy(kept[1:], ious, scores, threshold)
 
 
 def test_groups_are_apart_without_moving_boxes() -> None:

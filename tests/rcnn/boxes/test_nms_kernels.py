@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from box_cases import random_boxes
+from box_cases import assert_greedy, crowded_boxes, random_boxes
 
 
 def run_kernels() -> None:
     """What the interpreter runs, in a process of its own."""
     from rcnn.boxes import nms_kernels
+    from rcnn.boxes.iou import masked_box_iou
     from rcnn.boxes.nms_blocks import suppress_in_blocks
 
     # Two words a round, so that a few boxes pass through all kernels, in few programs.
@@ -26,6 +27,11 @@ def run_kernels() -> None:
         expected = suppress_in_blocks(boxes, groups, threshold)
         kept = nms_kernels.suppress(boxes, groups, threshold, rotated)
         assert torch.equal(kept, expected), (rotated, count, (kept != expected).nonzero())
+    # At a threshold of 0, and rounded otherwise than on the CPU: boxes that are apart must not suppress each other.
+    boxes, scores, groups = crowded_boxes(128, True)
+    rows = scores.argsort(descending=True, stable=True)
+    kept = nms_kernels.suppress(boxes[rows], groups[rows], 0.0, True)
+    assert_greedy(rows[kept], masked_box_iou(boxes.double(), boxes.double(), (groups, groups)), scores, 0.0)
     print("kernels agree")
 
 
