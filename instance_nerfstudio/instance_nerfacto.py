@@ -89,8 +89,8 @@ class InstanceNerfactoModel(NerfactoModel):
 
     Volume rendering weights and geometry features reach the head detached, so RGB trains as in nerfacto.
 
-    Outputs per ray, beside nerfacto's: `instances` (palette colour), `instances_overlay` (the same over the photo) and
-    `instance_confidence` (calibrated probability of the most likely instance). `render` adds `instance_ids`.
+    Outputs of a camera, beside nerfacto's: `instances` (palette colour), `instances_overlay` (the same over the photo)
+    and `instance_confidence` (calibrated probability of the most likely instance). `render` adds `instance_ids`.
     """
 
     config: InstanceNerfactoModelConfig
@@ -177,7 +177,7 @@ class InstanceNerfactoModel(NerfactoModel):
         with torch.no_grad() if self.frozen else nullcontext():
             outputs, ray_samples, weights, geometry = radiance_outputs(self, ray_bundle)
         if self.config.use_instances and (self.instances_active or not self.training):
-            outputs |= self._instance_outputs(ray_samples, weights, geometry, outputs)
+            outputs |= self._instance_outputs(ray_samples, weights, geometry)
         return outputs
 
     def _instance_outputs(
@@ -185,9 +185,8 @@ class InstanceNerfactoModel(NerfactoModel):
         ray_samples: RaySamples,
         weights: Float[Tensor, "rays samples 1"],
         geometry: Float[Tensor, "rays samples features"],
-        outputs: dict[str, Any],
     ) -> dict[str, Tensor]:
-        """Logits in training; ids, confidences and pictures in evaluation."""
+        """Logits in training; ids and confidences in evaluation."""
         positions, geometry = ray_samples.frustums.get_positions().detach(), geometry.detach()
         if self.training and 0 < self.config.instance_samples_per_ray < positions.shape[1]:
             index, total = weight_quantiles(weights.detach()[..., 0], self.config.instance_samples_per_ray, jitter=True)
@@ -201,12 +200,7 @@ class InstanceNerfactoModel(NerfactoModel):
             return {"instance_logits": self.instance_head.classify(features)}
         ids, confidence = self.instance_head.predict(features)
         logits = {"instance_logits": self.instance_head.classify(features)} if self.keep_logits else {}
-        return logits | {
-            "instances": colour_instances(ids[..., 0]),
-            "instances_overlay": overlay(outputs["rgb"], ids[..., 0], self.config.overlay_opacity),
-            "instance_confidence": confidence,
-            "instance_ids": ids,
-        }
+        return logits | {"instance_confidence": confidence, "instance_ids": ids}
 
     @torch.no_grad()
     def field_samples(
@@ -325,7 +319,12 @@ class InstanceNerfactoModel(NerfactoModel):
         fitted = in_chunks(march, height * width, chunk, "lower --pipeline.model.eval-num-rays-per-chunk")
         if fitted < chunk:
             self.config.eval_num_rays_per_chunk = fitted
-        return {name: torch.cat(values).view(height, width, -1) for name, values in parts.items()}
+        outputs = {name: torch.cat(values).view(height, width, -1) for name, values in parts.items()}
+        if "instance_ids" in outputs:  # coloured at once: a colour takes fifty launches, however many pixels it has
+            ids = outputs["instance_ids"][..., 0]
+            outputs["instances"] = colour_instances(ids)
+            outputs["instances_overlay"] = overlay(outputs["rgb"], ids, self.config.overlay_opacity)
+        return outputs
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         # nerfstudio would go on with untrained weights, without a word.

@@ -47,7 +47,7 @@ instance_nerfacto = MethodSpecification(
                 eval_num_rays_per_batch=4096,
             ),
             model=InstanceNerfactoModelConfig(
-                eval_num_rays_per_chunk=1 << 16,
+                eval_num_rays_per_chunk=1 << 17,
                 average_init_density=0.01,
                 # Rooms have few views per surface. The distortion loss pulls their fog together where it is (ten times
                 # nerfacto's weight: 3 dB less), and an appearance code per photo leaves held-out views with an average
@@ -69,7 +69,7 @@ instance_nerfacto = MethodSpecification(
             "instance_head": _adam(1e-2, 1e-4),
         },
         # There is no login: the viewer listens on this machine alone unless told otherwise.
-        viewer=ViewerConfig(num_rays_per_chunk=1 << 16, websocket_host="127.0.0.1"),
+        viewer=ViewerConfig(num_rays_per_chunk=1 << 17, websocket_host="127.0.0.1"),
         vis="viewer+tensorboard",
     ),
     description="nerfacto with an instance field: every object keeps its identity from every camera.",
