@@ -2,13 +2,14 @@
 
 import contextlib
 import io
+import random
 from collections.abc import Iterator
 from time import perf_counter
 
+import numpy as np
 import torch
 from nerfstudio.configs.base_config import LocalWriterConfig
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
-from nerfstudio.scripts.train import _set_random_seed
 from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import Progress
@@ -32,7 +33,7 @@ def train_quietly(config: InstanceTrainerConfig, progress: Progress) -> tuple[In
     writer.EVENT_WRITERS.clear()  # nerfstudio's writers are global: a second training would log into the first run too
     with _hushed_console():
         config.save_config()
-        _set_random_seed(config.machine.seed)
+        _seed(config.machine.seed)
         trainer = config.setup(local_rank=0, world_size=1)
         assert isinstance(trainer, InstanceTrainer)
         trainer.setup()
@@ -50,6 +51,13 @@ def train_quietly(config: InstanceTrainerConfig, progress: Progress) -> tuple[In
         seconds = perf_counter() - start
     trainer.pipeline.eval()
     return trainer, seconds
+
+
+def _seed(seed: int) -> None:
+    # As nerfstudio.scripts.train does, whose import takes ten seconds: it builds the options of all methods.
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 @contextlib.contextmanager

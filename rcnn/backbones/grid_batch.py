@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
+from rcnn.backbones.half_precision import autocast_dtype
 from rcnn.backbones.padding import Extent, Padding, coarser_extent
 
 
@@ -38,8 +40,14 @@ class GridBatch:
                 raise ValueError(f"a grid of {tuple(extent)} voxels does not fit into {self.shape}")
 
     @staticmethod
-    def collate(grids: Sequence[Float[Tensor, "C x y z"]]) -> GridBatch:
+    def collate(grids: Sequence[Float[Tensor, "C x y z"]], dtype: torch.dtype | None = None) -> GridBatch:
         """Pads grids with zeros to the longest of their sides.
+
+        In a worker process of a `DataLoader` the batch is made in the memory that it is handed over in.
+
+        Args:
+            grids: of any sizes.
+            dtype: of the batch; that of the first grid when not given.
 
         Raises:
             ValueError: no grid, or grids of other ranks or channels than the first.
@@ -52,8 +60,10 @@ class GridBatch:
                 raise ValueError(f"grids of a batch must be (C, x, y, z) with the same channels, they are {shapes}")
         extents = tuple(_extent(grid.shape[1:]) for grid in grids)
         x, y, z = (max(sides) for sides in zip(*extents, strict=True))
-        padded = [F.pad(grid, (0, z - c, 0, y - b, 0, x - a)) for grid, (a, b, c) in zip(grids, extents, strict=True)]
-        return GridBatch(torch.stack(padded), extents)
+        features = _zeros((len(grids), len(grids[0]), x, y, z), dtype or grids[0].dtype, grids[0].device)
+        for padded, grid, (a, b, c) in zip(features, grids, extents, strict=True):
+            padded[:, :a, :b, :c] = grid
+        return GridBatch(features, extents)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -89,7 +99,7 @@ class GridBatch:
         return replace(self, features=self.features.pin_memory())
 
     def network_input(self, weight: Tensor, channels_last: bool) -> Float[Tensor, "N C X Y Z"]:
-        """Features with zeros for padding, in the dtype of the first layer's weight and in a memory format.
+        """Features with zeros for padding, in the dtype that the first layer computes in and in a memory format.
 
         Raises:
             ValueError: another number of channels than the weight `[out, in, ...]` takes.
@@ -98,7 +108,15 @@ class GridBatch:
             raise ValueError(f"the backbone takes {weight.shape[1]} channels, the grids have {self.features.shape[1]}")
         features = self.features if self._padding is None else self.features.masked_fill(self._padding.outside, 0)
         memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
-        return features.to(weight.dtype, memory_format=memory_format)
+        return features.to(autocast_dtype(weight), memory_format=memory_format)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    if device.type != "cpu" or get_worker_info() is None:
+        return torch.zeros(shape, dtype=dtype, device=device)
+    # New shared memory holds zeros.
+    storage = torch.UntypedStorage._new_shared(prod(shape) * dtype.itemsize)
+    return torch.empty(0, dtype=dtype).set_(storage, 0, shape)  # type: ignore[call-overload]
 
 
 def _extent(shape: Sequence[int]) -> Extent:

@@ -25,11 +25,15 @@ class PatchEmbedding(nn.Module):
     def forward(self, x: Float[Tensor, "N C X Y Z"]) -> Float[Tensor, "N x y z dim"]:
         missing = [-cells % self.patch for cells in x.shape[2:]]
         x = F.pad(x, (0, missing[2], 0, missing[1], 0, missing[0]))
-        return self.norm(self.conv(x).permute(0, 2, 3, 4, 1))
+        # CUDA's LayerNorm refuses an input that has not the dtype of its weight.
+        return self.norm(self.conv(x).permute(0, 2, 3, 4, 1).to(self.norm.weight.dtype))
 
 
 class PatchMerging(nn.Module):
-    """2³ tokens become one of twice the channels, zeros standing for what an odd side lacks."""
+    """2³ tokens become one of twice the channels, zeros standing for what an odd side lacks.
+
+    Under autocast, tokens stay in float32 as within `SwinBlock`.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -37,7 +41,8 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(8 * dim, 2 * dim, bias=False)
 
     def forward(self, tokens: Float[Tensor, "M C"], merge: RowMap) -> Float[Tensor, "m 2*C"]:
-        return self.reduction(self.norm(to_places(tokens, merge).reshape(-1, 8 * tokens.shape[1])))
+        merged = self.reduction(self.norm(to_places(tokens, merge).reshape(-1, 8 * tokens.shape[1])))
+        return merged.to(tokens.dtype)
 
 
 class WindowAttention(nn.Module):

@@ -1,6 +1,7 @@
 """Changes of what a grid looks like that leave its boxes alone: what radiance fields of the same room differ in.
 
-Grids are `[4, X, Y, Z]`, red, green, blue and opacity in [0, 1]. Functions return new grids.
+Grids are `[4, X, Y, Z]`, red, green, blue and opacity in [0, 1], contiguous. Functions change them in place and return
+them: passes over memory are what loading a scene costs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 _LARGEST_OPACITY = 0.999
 
 
-def jitter_density(
+def jitter_density_(
     grid: Float[Tensor, "4 X Y Z"], log_gain: float, noise: float, rng: np.random.Generator, cells: int = 8
 ) -> Float[Tensor, "4 X Y Z"]:
     """Densities multiplied: opacity a becomes 1 - (1 - a)^gain.
@@ -31,14 +32,18 @@ def jitter_density(
     """
     exponent: Tensor | float = math.exp(log_gain)
     if noise > 0:
-        lattice = torch.from_numpy(rng.standard_normal((1, 1, cells, cells, cells), np.float32))
-        smooth = F.interpolate(lattice * noise, grid.shape[1:], mode="trilinear", align_corners=True)[0, 0]
-        exponent = (smooth + log_gain).exp_()
-    clear = 1 - grid[3].clamp(0, _LARGEST_OPACITY)
-    return torch.cat([grid[:3], (1 - clear.pow(exponent))[None]])
+        lattice = torch.from_numpy(rng.standard_normal((cells, cells, cells), np.float32)) * noise + log_gain
+        # Axis by axis, which takes a tenth of the time of all three at once.
+        weights = (_linear_weights(cells, size) for size in grid.shape[1:])
+        exponent = torch.einsum("abc,ax,by,cz->xyz", lattice, *weights).exp_()
+    opacity = grid[3].clamp_(0, _LARGEST_OPACITY)
+    clearness = opacity.neg_().add_(1)
+    clearness.log_().mul_(exponent).exp_()
+    clearness.neg_().add_(1)
+    return grid
 
 
-def jitter_colour(
+def jitter_colour_(
     grid: Float[Tensor, "4 X Y Z"], gain: Float[np.ndarray, "3"], contrast: float
 ) -> Float[Tensor, "4 X Y Z"]:
     """Colours multiplied channel by channel, as by other light and white balance, and spread about their mean.
@@ -48,13 +53,16 @@ def jitter_colour(
         gain: of red, green and blue.
         contrast: factor on the distance to the mean colour of the opaque.
     """
-    rgb = grid[:3] * torch.from_numpy(np.asarray(gain)).to(grid)[:, None, None, None]
-    weight = grid[3] / grid[3].sum().clamp(min=1e-6)
-    mean = (rgb * weight).sum((1, 2, 3), keepdim=True)
-    return torch.cat([((rgb - mean) * contrast + mean).clamp(0, 1), grid[3:]])
+    gains = torch.from_numpy(np.asarray(gain)).to(grid)
+    rows = grid.view(4, -1)
+    mean = gains * (rows[:3] @ rows[3]) / rows[3].sum().clamp(min=1e-6)
+    factors, offsets = (gains * contrast).tolist(), (mean * (1 - contrast)).tolist()
+    for channel, factor, offset in zip(rows[:3], factors, offsets, strict=True):
+        channel.mul_(factor).add_(offset).clamp_(0, 1)
+    return grid
 
 
-def add_floaters(
+def add_floaters_(
     grid: Float[Tensor, "4 X Y Z"], count: int, radii: tuple[float, float], rng: np.random.Generator
 ) -> Float[Tensor, "4 X Y Z"]:
     """Blobs of fog anywhere, the usual fault of radiance fields in what few cameras see.
@@ -65,7 +73,6 @@ def add_floaters(
         radii: smallest and largest radius, in voxels, of each axis of a blob: two standard deviations of its opacity.
         rng: source of places, sizes, opacities and colours.
     """
-    result = grid.clone()
     shape = np.array(grid.shape[1:])
     for _ in range(count):
         center = rng.uniform(0, shape)
@@ -80,10 +87,15 @@ def add_floaters(
             for a, b, c, r in zip(low, high, center, radius, strict=True)
         ]
         fog = peak * torch.einsum("x,y,z->xyz", *fall)
-        part = result[window]
+        part = grid[window]
         together = 1 - (1 - part[3]) * (1 - fog)
         # Each colour has the share of its opacity.
         share = fog / (fog + part[3]).clamp(min=1e-6)
         part[:3] += share * (colour[:, None, None, None] - part[:3])
         part[3] = together
-    return result
+    return grid
+
+
+def _linear_weights(cells: int, size: int) -> Float[Tensor, "cells size"]:
+    """What each point of a line of `cells` adds to each of `size` between its ends, linearly interpolated."""
+    return F.interpolate(torch.eye(cells)[None], size, mode="linear", align_corners=True)[0]

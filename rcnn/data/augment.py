@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rcnn.boxes import is_rotated
-from rcnn.data.appearance import add_floaters, jitter_colour, jitter_density
+from rcnn.data.appearance import add_floaters_, jitter_colour_, jitter_density_
 from rcnn.data.grid_transform import GridTransform, transform_boxes
 
 
@@ -112,10 +112,10 @@ def augment(
     features = transform.apply(features)
     if density < config.density_probability:
         gain = rng.uniform(-config.density_log_gain, config.density_log_gain)
-        features = jitter_density(features, gain, config.density_noise, rng)
+        features = jitter_density_(features, gain, config.density_noise, rng)
     if floaters < config.floater_probability:
-        features = add_floaters(features, int(rng.integers(1, config.max_floaters + 1)), config.floater_radii, rng)
+        features = add_floaters_(features, int(rng.integers(1, config.max_floaters + 1)), config.floater_radii, rng)
     if colour < config.colour_probability:
         shifts = 0.5 * config.colour_gain * (rng.uniform(-1, 1) + rng.uniform(-1, 1, 3))
-        features = jitter_colour(features, 1 + shifts, 1 + rng.uniform(-config.contrast, config.contrast))
-    return features.contiguous(), boxes, keep
+        features = jitter_colour_(features, 1 + shifts, 1 + rng.uniform(-config.contrast, config.contrast))
+    return features, boxes, keep

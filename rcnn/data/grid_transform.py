@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
@@ -42,10 +43,15 @@ class GridTransform:
         return (y, x, z) if self.quarter_turns % 2 else (x, y, z)
 
     def apply(self, grid: Shaped[Tensor, "C X Y Z"]) -> Shaped[Tensor, "C X2 Y2 Z"]:
-        """The transformed grid: trilinear interpolation, and zeros where it was not defined."""
-        moved = torch.rot90(grid, self.quarter_turns, (1, 2))
-        axes = [axis for axis, flip in ((1, self.flip_x), (2, self.flip_y)) if flip]
-        moved = moved.flip(axes) if axes else moved
+        """The transformed grid, a new one: trilinear interpolation, and zeros where it was not defined.
+
+        Args:
+            grid: in the memory of the CPU.
+        """
+        # Views of NumPy can run backwards, so that all is one copy.
+        moved = np.rot90(grid.numpy(), self.quarter_turns, (1, 2))
+        axes = tuple(axis for axis, flip in ((1, self.flip_x), (2, self.flip_y)) if flip)
+        moved = torch.from_numpy(np.array(np.flip(moved, axes), order="C"))
         return _turn_and_scale(moved, self.angle, self.scale) if self.resamples else moved
 
     def apply_to_boxes(self, boxes: Float[Tensor, "K columns"], shape: Sequence[int]) -> Float[Tensor, "K columns"]:

@@ -69,11 +69,11 @@ class SceneBatch:
     frames: tuple[GridFrame | None, ...]
 
     @staticmethod
-    def collate(samples: Sequence[GridSample]) -> SceneBatch:
-        """For `torch.utils.data.DataLoader(collate_fn=...)`."""
+    def collate(samples: Sequence[GridSample], dtype: torch.dtype | None = None) -> SceneBatch:
+        """For `torch.utils.data.DataLoader(collate_fn=...)`; `dtype` is that of the grids, theirs when not given."""
         return SceneBatch(
             tuple(sample.name for sample in samples),
-            GridBatch.collate([sample.features for sample in samples]),
+            GridBatch.collate([sample.features for sample in samples], dtype),
             tuple(sample.boxes for sample in samples),
             tuple(sample.labels for sample in samples),
             tuple(sample.frame for sample in samples),

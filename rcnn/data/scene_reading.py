@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -99,11 +99,12 @@ def open_grid(files: SceneFiles, config: SceneReadingConfig) -> DensityGrid:
 
 def grid_features(grid: DensityGrid, hide_unseen: bool) -> Float32[Tensor, "4 W L H"]:
     """`DensityGrid.rgb_alpha`, with opacity 0 where no camera saw if `hide_unseen`."""
+    wide = None
     if grid.rgbsigma.dtype == np.float16:
         # The same numbers; torch widens halves several times as fast as NumPy.
-        wide = torch.from_numpy(np.array(grid.rgbsigma)).permute(3, 0, 1, 2).contiguous().float()
-        grid = replace(grid, rgbsigma=np.moveaxis(wide.numpy(), 0, -1))
-    values = np.ascontiguousarray(grid.rgb_alpha())
+        halves = torch.from_numpy(np.array(grid.rgbsigma)).permute(3, 0, 1, 2)
+        wide = torch.empty(halves.shape, dtype=torch.float32).copy_(halves).numpy()
+    values = grid.rgb_alpha(wide)
     if hide_unseen and grid.seen is not None:
         values[3] *= grid.seen
     return torch.from_numpy(values)

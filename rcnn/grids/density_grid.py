@@ -95,19 +95,36 @@ class DensityGrid:
 
     def alpha(self) -> Float32[np.ndarray, "W L H"]:
         """Opacity of each voxel, 1 - exp(-sigma * distance), with the voxel's (geometric mean) edge as distance."""
-        density = self.rgbsigma[..., 3]
-        if density.dtype == np.uint8:
-            return density.astype(np.float32) / 255
-        density = density.astype(np.float32)
-        if self.density_kind == "alpha":
-            return np.clip(density, 0, 1)
-        with np.errstate(over="ignore"):  # exp(large) is inf, and so alpha 1
-            sigma = np.exp(density) if self.density_kind == "log" else np.maximum(density, 0)
-        distance = self.alpha_distance or float(np.prod(self.voxel_size) ** (1 / 3))
-        return -np.expm1(-sigma * np.float32(distance))
+        return self._to_alpha(self.rgbsigma[..., 3].astype(np.float32))
 
-    def rgb_alpha(self) -> Float32[np.ndarray, "4 W L H"]:
-        """What the detector sees: red, green, blue and opacity, all in [0, 1], channels first."""
-        rgb = np.moveaxis(self.rgbsigma[..., :3], -1, 0)
-        colour = rgb.astype(np.float32) / 255 if rgb.dtype == np.uint8 else np.clip(rgb.astype(np.float32), 0, 1)
-        return np.concatenate([colour, self.alpha()[None]])
+    def rgb_alpha(self, channels: Float32[np.ndarray, "4 W L H"] | None = None) -> Float32[np.ndarray, "4 W L H"]:
+        """What the detector sees: red, green, blue and opacity, all in [0, 1], channels first.
+
+        Args:
+            channels: the values of `rgbsigma` where a caller has a copy of them, which becomes the result.
+        """
+        if channels is None:
+            channels = np.moveaxis(self.rgbsigma, -1, 0).astype(np.float32, order="C")
+        if self.rgbsigma.dtype == np.uint8:
+            channels[:3] /= 255
+        else:
+            np.clip(channels[:3], 0, 1, out=channels[:3])
+        self._to_alpha(channels[3])
+        return channels
+
+    def _to_alpha(self, density: Float32[np.ndarray, "W L H"]) -> Float32[np.ndarray, "W L H"]:
+        """Turns densities into opacities in place."""
+        if self.rgbsigma.dtype == np.uint8:
+            density /= 255
+        elif self.density_kind == "alpha":
+            np.clip(density, 0, 1, out=density)
+        else:
+            if self.density_kind == "log":
+                with np.errstate(over="ignore"):  # exp(large) is inf, and so alpha 1
+                    np.exp(density, out=density)
+            else:
+                np.maximum(density, 0, out=density)
+            density *= -np.float32(self.alpha_distance or float(np.prod(self.voxel_size) ** (1 / 3)))
+            np.expm1(density, out=density)
+            np.negative(density, out=density)
+        return density

@@ -14,15 +14,14 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
 
 from rcnn.data import AugmentationConfig, GridDataset
 from rcnn.errors import InputError
 from rcnn.rpn import NeRFRPNConfig
 from rcnn.safe_files import read_json, write_json
 from rcnn.training.grid_data import GridData
+from rcnn.training.moving_average import MovingAverage
 from rcnn.training.printed_scores import PrintedScores
 from rcnn.training.rpn_module import OptimizationConfig, RPNModule
 from rcnn.weights import DetectorNotes, config_to_json, save_detector
@@ -139,7 +138,7 @@ def _trainer(run: RunConfig, experiment: Experiment) -> L.Trainer:
         LearningRateMonitor("step"),
     ]
     if experiment.optimization.ema_decay > 0:
-        callbacks.append(WeightAveraging(avg_fn=partial(_moving_average, experiment.optimization.ema_decay)))
+        callbacks.append(MovingAverage(experiment.optimization.ema_decay))
     callbacks.append(RichProgressBar() if sys.stderr.isatty() else PrintedScores())
     return L.Trainer(
         accelerator="gpu" if gpu else "cpu",
@@ -186,13 +185,6 @@ def _claim(run: RunConfig, experiment: Experiment, data: dict[str, Any]) -> None
     changed = [key for key, value in description.items() if found.get(key) != value]
     if changed:
         raise InputError(f"{run.out}: holds a run with another {', '.join(changed)}; choose another --out")
-
-
-def _moving_average(decay: float, average: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
-    """Over fewer steps while there are few, lest a short run is judged by the weights that it began with."""
-    count = float(updates)
-    keep = min(decay, (1 + count) / (10 + count))
-    return keep * average + (1 - keep) * current
 
 
 def _export(

@@ -5,7 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from backbone_cases import NARROW, random_grids, randomize_norms, sum_of_squares
+from backbone_cases import (
+    NARROW,
+    OneDtypeForAttention,
+    OneDtypeForKernels,
+    random_grids,
+    randomize_norms,
+    sum_of_squares,
+)
 from torch import nn
 
 from rcnn.backbones import BACKBONES, STRIDES, GridBatch, ResNetConfig, SwinConfig, VGGConfig, build_backbone
@@ -72,9 +79,12 @@ def test_mixed_precision(name: str) -> None:
     torch.manual_seed(1)
     expected = model(batch)
     torch.manual_seed(1)
-    with torch.autocast("cpu", torch.bfloat16):
+    with OneDtypeForKernels() as kernels, OneDtypeForAttention() as attention, torch.autocast("cpu", torch.bfloat16):
         levels = model(half)
         sum_of_squares(levels).backward()
+    assert kernels.calls["convolution_backward"] == kernels.calls["convolution"] > 0
+    if name == "swin":
+        assert (attention.calls, kernels.calls["native_layer_norm"]) == (8, 20)
     for level, exact in zip(levels, expected, strict=True):
         assert level.dtype == torch.bfloat16
         assert (level - exact).norm() < 0.1 * exact.norm()

@@ -8,7 +8,7 @@ import torch
 
 from rcnn.boxes import aabb_to_obb
 from rcnn.data import LIKE_FIELDS, NO_AUGMENTATION, AugmentationConfig, augment
-from rcnn.data.appearance import add_floaters, jitter_colour, jitter_density
+from rcnn.data.appearance import add_floaters_, jitter_colour_, jitter_density_
 from rcnn.data.augment import draw_transform
 
 SHAPE = (12, 9, 7)
@@ -91,12 +91,12 @@ def test_empty_scenes_are_augmented_too():
 def test_density_by_hand():
     grid = torch.zeros(4, 2, 1, 1)
     grid[:, 0, 0, 0] = torch.tensor([0.2, 0.4, 0.6, 0.75])
-    twice = jitter_density(grid, math.log(2), 0, rng())
+    twice = jitter_density_(grid.clone(), math.log(2), 0, rng())
     torch.testing.assert_close(twice[:, 0, 0, 0], torch.tensor([0.2, 0.4, 0.6, 1 - 0.25**2]))
     assert not twice[:, 1].any()
     # What is solid may become thinner, too.
-    assert 0.9 < float(jitter_density(torch.ones(4, 1, 1, 1), math.log(0.5), 0, rng())[3]) < 1
-    noisy = jitter_density(torch.full((4, 30, 20, 10), 0.5), 0, 0.3, rng())[3]
+    assert 0.9 < float(jitter_density_(torch.ones(4, 1, 1, 1), math.log(0.5), 0, rng())[3]) < 1
+    noisy = jitter_density_(torch.full((4, 30, 20, 10), 0.5), 0, 0.3, rng())[3]
     assert 0.05 < noisy.std() < 0.2
     assert (noisy[1:] - noisy[:-1]).abs().max() < 0.2, "neighbours are alike"
 
@@ -105,9 +105,9 @@ def test_colours_by_hand():
     grid = torch.full((4, 1, 1, 2), 0.5)
     grid[:3, 0, 0, 1] = 0.7
     torch.testing.assert_close(
-        jitter_colour(grid, np.array([1.0, 0.5, 2]), 1)[:3, 0, 0, 0], torch.tensor([0.5, 0.25, 1])
+        jitter_colour_(grid.clone(), np.array([1.0, 0.5, 2]), 1)[:3, 0, 0, 0], torch.tensor([0.5, 0.25, 1])
     )
-    spread = jitter_colour(grid, np.ones(3), 2)
+    spread = jitter_colour_(grid.clone(), np.ones(3), 2)
     torch.testing.assert_close(spread[0, 0, 0], torch.tensor([0.4, 0.8]))
     assert torch.equal(spread[3], grid[3])
 
@@ -115,12 +115,12 @@ def test_colours_by_hand():
 def test_floaters_are_fog_in_few_places():
     grid = features()
     grid[3] = 0
-    foggy = add_floaters(grid, 1, (1.5, 1.5), rng(2))
+    foggy = add_floaters_(grid.clone(), 1, (1.5, 1.5), rng(2))
     assert 0 < (foggy != grid).any(0).float().mean() < 0.3
     assert 0.05 < foggy[3].max() <= 0.8
     # Nothing becomes clearer, and what is solid keeps its colour mostly.
     grid[3] = 1
-    solid = add_floaters(grid, 20, (1.5, 6), rng())
+    solid = add_floaters_(grid.clone(), 20, (1.5, 6), rng())
     assert torch.equal(solid[3], grid[3])
     assert (solid[:3] - grid[:3]).abs().mean() < 0.25
 
