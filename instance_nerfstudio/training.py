@@ -56,7 +56,7 @@ def train_quietly(config: InstanceTrainerConfig, progress: Progress) -> tuple[In
 def _seed(seed: int) -> None:
     # As nerfstudio.scripts.train does, whose import takes ten seconds: it builds the options of all methods.
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - nerfstudio draws from it
     torch.manual_seed(seed)
 
 

@@ -114,19 +114,22 @@ def sum_values(
 
 @triton.jit(do_not_specialize=_RUNTIME)
 def normalize(
-    x, out, weight, bias, shares, statistics, eps,
+    x, out, weight, bias, shares, statistics, eps, running_mean, running_var, momentum,
     added, outside, stride_n, stride_x, stride_y, stride_z, size_y, size_z, cells, tiles,
-    relu: tl.constexpr, rows: tl.constexpr,
+    relu: tl.constexpr, rows: tl.constexpr, joined: tl.constexpr, tracks: tl.constexpr,
     groups: tl.constexpr, width: tl.constexpr, padded_groups: tl.constexpr, padded_width: tl.constexpr,
     tile: tl.constexpr, padded: tl.constexpr, adds: tl.constexpr,
 ):  # fmt: skip
-    """Writes `out`, and mean, 1 / deviation and 1 / number of values to `statistics` [grids, 3, padded groups]."""
+    """Writes `out`, and mean, 1 / deviation and 1 / number of values to `statistics` [grids, 3, padded groups].
+
+    `joined` shares are one row, added up already. Running statistics move towards those of this one grid if `tracks`.
+    """
     block = tl.program_id(0)
     grid = tl.program_id(1).to(tl.int64)
     x += grid * cells * (groups * width)
     out += grid * cells * (groups * width)
     outside += grid * stride_n
-    blocks = tl.num_programs(0)
+    blocks = 1 if joined else tl.num_programs(0)
     shares += grid * blocks * (3 * padded_groups)
     total = _add_shares(shares, blocks, 3 * padded_groups, padded_groups, rows)
     squares = _add_shares(shares + padded_groups, blocks, 3 * padded_groups, padded_groups, rows)
@@ -144,6 +147,13 @@ def normalize(
         tl.store(place_of_sums, means)
         tl.store(place_of_sums + padded_groups, scales)
         tl.store(place_of_sums + 2 * padded_groups, part)
+        if tracks:
+            is_group = group_of_sums < groups
+            before = tl.load(running_mean + group_of_sums, mask=is_group, other=0.0)
+            tl.store(running_mean + group_of_sums, before + momentum * (means - before), mask=is_group)
+            unbiased = variance * (count * width) / (count * width - 1)
+            before = tl.load(running_var + group_of_sums, mask=is_group, other=0.0)
+            tl.store(running_var + group_of_sums, before + momentum * (unbiased - before), mask=is_group)
     channel, _, used = _lanes(groups, width, padded_groups, padded_width)
     mean = (_to_lanes(means, padded_groups, padded_width) - _added(added, channel, used, adds))[None, :]
     scale = _to_lanes(scales, padded_groups, padded_width)[None, :]
@@ -214,7 +224,7 @@ def sum_gradients(
 def write_gradient(
     x, gradient, x_gradient, weight, bias, statistics, shares, of_channels,
     added, outside, stride_n, stride_x, stride_y, stride_z, size_y, size_z, cells, tiles,
-    relu: tl.constexpr, rows: tl.constexpr,
+    relu: tl.constexpr, rows: tl.constexpr, joined: tl.constexpr,
     groups: tl.constexpr, width: tl.constexpr, padded_groups: tl.constexpr, padded_width: tl.constexpr,
     tile: tl.constexpr, padded: tl.constexpr, adds: tl.constexpr,
 ):  # fmt: skip
@@ -226,7 +236,7 @@ def write_gradient(
     x_gradient += grid * cells * (groups * width)
     outside += grid * stride_n
     statistics += grid * (3 * padded_groups)
-    blocks = tl.num_programs(0)
+    blocks = 1 if joined else tl.num_programs(0)
     shares += grid * blocks * (2 * padded_groups)
     part = tl.load(statistics + 2 * padded_groups + tl.arange(0, padded_groups))
     along = _add_shares(shares, blocks, 2 * padded_groups, padded_groups, rows) * part
@@ -256,5 +266,5 @@ def write_gradient(
         if adds:
             of_added += result
     if adds:
-        of_channels += ((grid * blocks + block) * 3 + 2) * (groups * width) + channel
+        of_channels += ((grid * tl.num_programs(0) + block) * 3 + 2) * (groups * width) + channel
         tl.store(of_channels, tl.sum(of_added, axis=0), mask=used)

@@ -72,7 +72,7 @@ class _GroupNorm(torch.autograd.Function):
         outside: Tensor | None,
         added: Tensor | None,
     ) -> Tensor:
-        layout = _Layout(x, groups, outside, added)
+        layout = Layout(x, groups, outside, added)
         out = torch.empty_like(x)
         shares = x.new_empty(layout.grids, layout.blocks, 3 * layout.padded_groups, dtype=torch.float32)
         statistics = x.new_empty(layout.grids, 3 * layout.padded_groups, dtype=torch.float32)
@@ -80,8 +80,8 @@ class _GroupNorm(torch.autograd.Function):
         with torch.cuda.device_of(x):
             sum_values[layout.programs](x, shares, *layout.place, **layout.constants)
             normalize[layout.programs](
-                x, out, weight, bias, shares, statistics, eps, *layout.place,
-                relu=relu, **layout.sums, **layout.constants,
+                x, out, weight, bias, shares, statistics, eps, weight, bias, 0.0, *layout.place,
+                relu=relu, joined=False, tracks=False, **layout.sums, **layout.constants,
             )  # fmt: skip
         ctx.save_for_backward(x, weight, bias, statistics, outside, added)
         ctx.groups, ctx.relu = groups, relu
@@ -91,7 +91,7 @@ class _GroupNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Tensor):  # type: ignore[override]
         x, weight, bias, statistics, outside, added = ctx.saved_tensors
-        layout = _Layout(x, ctx.groups, outside, added)
+        layout = Layout(x, ctx.groups, outside, added)
         gradient = gradient.contiguous(memory_format=torch.channels_last_3d)
         x_gradient = torch.empty_like(x)
         shares = x.new_empty(layout.grids, layout.blocks, 2 * layout.padded_groups, dtype=torch.float32)
@@ -104,14 +104,14 @@ class _GroupNorm(torch.autograd.Function):
             )  # fmt: skip
             write_gradient[layout.programs](
                 x, gradient, x_gradient, weight, bias, statistics, shares, of_channels, *layout.place,
-                relu=ctx.relu, **layout.sums, **layout.constants,
+                relu=ctx.relu, joined=False, **layout.sums, **layout.constants,
             )  # fmt: skip
         of_weight, of_bias, *of_added = of_channels.sum(0).unbind(0)
         of_added = None if added is None else of_added[0].to(added.dtype)
         return x_gradient, None, of_weight.to(weight.dtype), of_bias.to(bias.dtype), None, None, None, of_added
 
 
-class _Layout:
+class Layout:
     """How the cells and channels of a map are divided among programs."""
 
     def __init__(

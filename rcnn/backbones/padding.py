@@ -45,7 +45,7 @@ class Padding:
     def coarser(self, factor: int) -> Padding:
         """Padding of the level with cells `factor` times as long."""
         extents = tuple(coarser_extent(extent, factor) for extent in self.extents)
-        return Padding(extents, self.outside[..., ::factor, ::factor, ::factor])
+        return Padding(extents, self.outside[..., ::factor, ::factor, ::factor].contiguous())
 
 
 def zero_padding_(x: Float[Tensor, "N C X Y Z"], padding: Padding | None) -> Float[Tensor, "N C X Y Z"]:

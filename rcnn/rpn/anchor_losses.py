@@ -80,7 +80,7 @@ def anchor_losses(
         sides.append(deltas.new_full((len(positive),), max(extent)))
     logit, predicted, reference, target = map(torch.cat, (logits, regressed, references, targets))
 
-    samples = average_over_processes(logit.new_tensor(float(len(logit)))).clamp(min=1)
+    samples = average_over_processes(logit.new_full((), len(logit))).clamp(min=1)
     if config.box == "smooth_l1":
         of_boxes = smooth_l1_box_loss(predicted, encode(target, reference))
     else:
@@ -91,7 +91,7 @@ def anchor_losses(
         "box": config.box_weight * of_boxes.sum() / samples,
     }
     if config.projection_weight > 0:
-        positives = average_over_processes(logit.new_tensor(float(len(predicted)))).clamp(min=1)
+        positives = average_over_processes(logit.new_full((), len(predicted))).clamp(min=1)
         seen = projection_loss(decode(predicted, reference), target, torch.cat(sides))
         losses["projection"] = config.projection_weight * seen.sum() / positives
     return losses

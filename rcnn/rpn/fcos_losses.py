@@ -12,7 +12,8 @@ from torch import Tensor
 from rcnn.backbones import Extent
 from rcnn.boxes import decode_location_distances, encode_location_distances, iou_loss, smooth_l1_box_loss
 from rcnn.boxes.iou_losses import IoULossKind
-from rcnn.rpn.location_assignment import LocationAssignmentConfig, assign_locations
+from rcnn.rpn.host_numbers import numbers_on_device
+from rcnn.rpn.location_assignment import LocationAssignmentConfig, assign_locations, level_numbers, pad_boxes
 from rcnn.rpn.process_average import average_over_processes
 from rcnn.rpn.projection_loss import projection_loss
 
@@ -89,23 +90,18 @@ def fcos_losses(
         both over the number of locations that learn a box; `box`, and `midpoints` and `projection` if they have a
         weight, averages over these locations weighted by the centerness that they learn.
     """
-    assigned = torch.stack(
-        [
-            assign_locations(config.assignment, locations, strides, truth, valid)
-            for truth, valid in zip(boxes, inside, strict=True)
-        ]
-    )
-    grid, place = (assigned >= 0).nonzero(as_tuple=True)
+    padded = pad_boxes(boxes)
+    assigned = assign_locations(config.assignment, locations, strides, padded, inside)
+    learns = assigned >= 0
+    grid, place = learns.nonzero(as_tuple=True)  # the one time that the host waits
     position = torch.cat(list(locations))[place]
-    unit = torch.cat([distances.new_full((len(l),), u) for l, u in zip(locations, units, strict=True)])[place, None]
-    first = [sum(map(len, boxes[:n])) for n in range(len(boxes))]
-    row = assigned[grid, place].long() + torch.tensor(first, device=grid.device)[grid]
-    truth = torch.cat(list(boxes)).to(distances.dtype)[row]
+    unit = level_numbers(locations, [[unit] for unit in units])[0, place, None].to(distances.dtype)
+    truth = padded.to(distances.dtype)[grid, assigned[grid, place]]
     target = scale_distances(encode_location_distances(truth, position), 1 / unit)
     predicted = distances[grid, place]
 
-    count = average_over_processes(objectness.new_tensor(float(len(place)))).clamp(min=1)
-    labels = (assigned >= 0).to(objectness.dtype)
+    count = average_over_processes(objectness.new_full((), len(place))).clamp(min=1)
+    labels = learns.to(objectness.dtype)
     focal = focal_loss(objectness, labels, config.focal_alpha, config.focal_gamma)
     weight = centerness(target[:, :6])
     of_centerness = F.binary_cross_entropy_with_logits(centerness_logits[grid, place], weight, reduction="sum")
@@ -131,7 +127,7 @@ def fcos_losses(
         of_midpoints = smooth_l1_box_loss(predicted[:, 6:], target[:, 6:], beta=1.0)
         losses["midpoints"] = config.midpoint_weight * weighted_mean(of_midpoints)
     if config.projection_weight > 0:
-        sides = distances.new_tensor([max(extent) for extent in extents])[grid]
+        sides = numbers_on_device([max(extent) for extent in extents], distances)[grid]
         in_voxels = decode_location_distances(scale_distances(predicted, unit), position)
         losses["projection"] = config.projection_weight * weighted_mean(projection_loss(in_voxels, truth, sides))
     return losses

@@ -6,8 +6,13 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from rcnn.boxes import box_volume, enclosing_aabb
+from rcnn.rpn.host_numbers import numbers_on_device
+
+# Of locations and boxes, that are worked on at a time, if one grid has not more.
+_PAIRS = 2**25
 
 
 @dataclass(frozen=True)
@@ -36,15 +41,28 @@ def level_locations(shape: Sequence[int], stride: int, like: Tensor) -> Float[Te
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
 
 
+def pad_boxes(boxes: Sequence[Float[Tensor, "_ columns"]]) -> Float[Tensor, "N G columns"]:
+    """Boxes of several grids as one tensor; rows that a grid has not are NaN."""
+    return pad_sequence(list(boxes), batch_first=True, padding_value=float("nan"))
+
+
+def level_numbers(
+    locations: Sequence[Float[Tensor, "_ 3"]], numbers: Sequence[Sequence[float]]
+) -> Float[Tensor, "numbers K"]:
+    """Numbers of each level for all its locations."""
+    table = numbers_on_device(numbers, locations[0])
+    return torch.cat([row[:, None].expand(-1, len(l)) for row, l in zip(table, locations, strict=True)], 1)
+
+
 @torch.no_grad()
 def assign_locations(
     config: LocationAssignmentConfig,
     locations: Sequence[Float[Tensor, "_ 3"]],
     strides: Sequence[int],
-    boxes: Float[Tensor, "G columns"],
-    valid: Bool[Tensor, "K"] | None = None,
-) -> Int[Tensor, "K"]:
-    """The box that each location of one grid learns.
+    boxes: Float[Tensor, "N G columns"],
+    valid: Bool[Tensor, "N K"] | None = None,
+) -> Int[Tensor, "N K"]:
+    """The box that each location of each grid learns.
 
     A location is inside a box, near its centre, and its level is that of the distance to the farthest face; of several
     such boxes it learns the smallest. OBBs count as their enclosing AABBs.
@@ -53,7 +71,7 @@ def assign_locations(
         config: limits.
         locations: of each level, in voxels.
         strides: voxels per cell of each level.
-        boxes: AABBs or OBBs.
+        boxes: AABBs or OBBs, as `pad_boxes` makes them: rows of NaN are none.
         valid: locations of padding are False: they learn nothing, even if a box reaches over the edge of its grid.
 
     Returns:
@@ -64,27 +82,51 @@ def assign_locations(
     """
     if not len(locations) == len(strides) == len(config.size_limits) + 1:
         raise ValueError(f"{len(config.size_limits)} size limits do not part {len(locations)} levels")
-    aabbs = enclosing_aabb(boxes)
-    low, high = aabbs[:, :3], aabbs[:, 3:]
-    center, volume = 0.5 * (low + high), box_volume(aabbs)
-    smallest, largest = (-1.0, *config.size_limits), (*config.size_limits, float("inf"))
     counts = [len(points) for points in locations]
-    if len(boxes) == 0:
-        return torch.full((sum(counts),), -1, dtype=torch.int32, device=boxes.device)
-    near, learns = [], []
-    masks = [True] * len(counts) if valid is None else valid[:, None].split(counts)
-    for level, (points, stride) in enumerate(zip(locations, strides, strict=True)):
-        points = points[:, None].to(aabbs.dtype)
-        farthest = torch.maximum(points - low, high - points).amax(-1)
-        reach = config.center_radius * stride if config.center_radius > 0 else float("inf")
-        inner = (points > torch.maximum(low, center - reach)) & (points < torch.minimum(high, center + reach))
-        near.append(inner.all(-1) & masks[level])
-        learns.append(near[level] & (farthest >= smallest[level]) & (farthest <= largest[level]))
-    if config.match_every_box:
-        missed = ~torch.stack([of_level.any(0) for of_level in learns]).any(0)
-        for level in reversed(range(len(strides))):
-            learns[level] |= near[level] & missed
-            missed &= ~near[level].any(0)
-    every = torch.cat(learns)
-    row = torch.where(every, volume, float("inf")).argmin(1)
-    return torch.where(every.any(1), row, -1).int()
+    if boxes.shape[1] == 0:
+        return torch.full((len(boxes), sum(counts)), -1, dtype=torch.int32, device=boxes.device)
+    smallest, largest = (-1.0, *config.size_limits), (*config.size_limits, float("inf"))
+    reaches = [config.center_radius * stride if config.center_radius > 0 else float("inf") for stride in strides]
+    numbers = [(level, *of_level) for level, of_level in enumerate(zip(reaches, smallest, largest, strict=True))]
+    rules = level_numbers(locations, numbers).to(boxes.dtype)
+    points = torch.cat(list(locations)).to(boxes.dtype)
+    at_once = max(1, _PAIRS // (sum(counts) * boxes.shape[1]))
+    masks = [None] * len(boxes) if valid is None else valid.split(at_once)
+    parts = [
+        _assign(config.match_every_box, points, counts, rules, some, mask)
+        for some, mask in zip(boxes.split(at_once), masks, strict=False)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _assign(
+    match_every_box: bool,
+    points: Float[Tensor, "K 3"],
+    counts: Sequence[int],
+    rules: Float[Tensor, "4 K"],
+    boxes: Float[Tensor, "N G columns"],
+    valid: Bool[Tensor, "N K"] | None,
+) -> Int[Tensor, "N K"]:
+    """Rules are the number of a location's level, its reach and the limits of its distances."""
+    aabbs = enclosing_aabb(boxes)[:, None]
+    level, reach, smallest, largest = rules[:, :, None].unbind(0)
+    near = True if valid is None else valid[:, :, None]
+    farthest = None
+    # Axis by axis: tensors of all pairs are large.
+    for axis in range(3):
+        place, low, high = points[:, axis, None], aabbs[..., axis], aabbs[..., axis + 3]
+        center = 0.5 * (low + high)
+        near = near & (place > torch.maximum(low, center - reach)) & (place < torch.minimum(high, center + reach))
+        of_axis = torch.maximum(place - low, high - place)
+        farthest = of_axis if farthest is None else torch.maximum(farthest, of_axis)
+    assert isinstance(near, Tensor)
+    assert farthest is not None
+    learns = near & (farthest >= smallest) & (farthest <= largest)
+    if match_every_box:
+        # The coarsest level with locations in a box that none learns; levels count from 1.
+        seen = torch.stack([of_level.any(1) for of_level in near.split(list(counts), 1)], 1)
+        levels = torch.arange(1, len(counts) + 1, device=boxes.device)[:, None]
+        coarsest = torch.where(learns.any(1), 0, (seen * levels).amax(1))
+        learns |= near & (level + 1 == coarsest[:, None])
+    volumes = torch.where(learns, box_volume(aabbs), float("inf"))
+    return torch.where(learns.any(2), volumes.argmin(2), -1).int()

@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Subset
 from rcnn.data import GridDataset, SceneBatch
 from rcnn.training.step_batches import StepBatches
 
-
 # Half as many bytes for workers to write, to copy and to send to the GPU. Colours are stored in float16; opacities are
 # rounded by 2^-12 at most, a sixteenth of what bfloat16, in which the first layer sees them on GPUs, may round them.
 _collate_halves = partial(SceneBatch.collate, dtype=torch.float16)

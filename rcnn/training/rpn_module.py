@@ -68,9 +68,12 @@ class RPNModule(L.LightningModule):
     def training_step(self, batch: SceneBatch, _: int) -> Float[Tensor, ""]:
         losses: Any = self.model(batch.grids, batch.truth()[0])
         total = torch.stack(list(losses.values())).sum()
-        values = {f"train/{name}": value.detach() for name, value in losses.items()}
-        self.log_dict(values, batch_size=len(batch))
-        self.log("train/loss", total.detach(), prog_bar=True, batch_size=len(batch))
+        # Lightning does work, on the GPU too, for every value that it is given.
+        log_every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (self.global_step + 1) % log_every == 0:
+            values = {f"train/{name}": value.detach() for name, value in losses.items()}
+            self.log_dict(values, batch_size=len(batch))
+            self.log("train/loss", total.detach(), prog_bar=True, batch_size=len(batch))
         return total
 
     def on_validation_epoch_start(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from rcnn.data import AugmentationConfig, GridDataset
@@ -23,6 +23,7 @@ from rcnn.safe_files import read_json, write_json
 from rcnn.training.grid_data import GridData
 from rcnn.training.moving_average import MovingAverage
 from rcnn.training.printed_scores import PrintedScores
+from rcnn.training.progress_bar import ProgressBar
 from rcnn.training.rpn_module import OptimizationConfig, RPNModule
 from rcnn.weights import DetectorNotes, config_to_json, save_detector
 
@@ -139,7 +140,7 @@ def _trainer(run: RunConfig, experiment: Experiment) -> L.Trainer:
     ]
     if experiment.optimization.ema_decay > 0:
         callbacks.append(MovingAverage(experiment.optimization.ema_decay))
-    callbacks.append(RichProgressBar() if sys.stderr.isatty() else PrintedScores())
+    callbacks.append(ProgressBar() if sys.stderr.isatty() else PrintedScores())
     return L.Trainer(
         accelerator="gpu" if gpu else "cpu",
         devices=devices,

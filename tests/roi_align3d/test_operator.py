@@ -98,4 +98,5 @@ def test_results_may_be_modified_in_place() -> None:
     assert got is not None
     features.grad = None
     roi_align_3d(features, boxes, 2).relu().sum().backward()
+    assert features.grad is not None
     assert torch.equal(got, features.grad)

@@ -1,7 +1,7 @@
 """Backbones narrow enough for tests, and random grids."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ class OneDtypeForKernels(TorchDispatchMode):
     `calls` counts the operations that were looked at.
     """
 
-    ARGUMENTS = {
+    ARGUMENTS: ClassVar = {
         "addmm": 3, "mm": 2, "bmm": 2, "baddbmm": 3, "convolution": 3, "convolution_backward": 3, "index_add": 4,
         "native_layer_norm": 4, "native_group_norm": 3, "native_group_norm_backward": 3,
     }  # fmt: skip

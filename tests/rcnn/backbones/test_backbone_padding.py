@@ -9,7 +9,7 @@ from torch import nn
 
 from rcnn.backbones import STRIDES, GridBatch, SwinConfig, build_backbone
 from rcnn.backbones.norms import BatchNorm, GroupNorm
-from rcnn.backbones.padding import Padding
+from rcnn.backbones.padding import Padding, pack_cells, unpack_cells
 
 
 @pytest.mark.parametrize("name", NARROW)
@@ -60,6 +60,24 @@ def test_batch_norm_learns_from_the_cells_inside(name: str) -> None:
     statistics = models[1].state_dict()
     assert statistics["stem.norm.num_batches_tracked"] == 1
     assert (statistics["stem.norm.running_mean"] != 0).all()
+
+
+def test_batch_norm_has_the_gradients_of_its_formula() -> None:
+    torch.manual_seed(0)
+    shape, extents = (3, 4, 7), ((3, 2, 7), (2, 4, 1))
+    norm = BatchNorm(12).double()
+    randomize_norms(nn.ModuleDict({"norm": norm}))
+    x = torch.randn(2, 12, *shape, dtype=torch.double).contiguous(memory_format=torch.channels_last_3d).requires_grad_()
+    padding = Padding.of(extents, shape, x.device)
+    rows = pack_cells(x, padding)
+    normal = (rows - rows.mean(0)) * (rows.var(0, unbiased=False) + norm.eps).rsqrt() * norm.weight + norm.bias
+    expected = unpack_cells(normal, extents, shape)
+    change = torch.randn_like(expected)
+    leaves = (x, norm.weight, norm.bias)
+    out = norm(x, padding)
+    torch.testing.assert_close(out, expected)
+    gradients = [torch.autograd.grad(y, leaves, change) for y in (out, expected)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_norms_are_those_of_torch() -> None:

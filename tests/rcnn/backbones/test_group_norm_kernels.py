@@ -96,8 +96,9 @@ def test_in_the_interpreter() -> None:
 
 @pytest.mark.parametrize("name", ["sum_values", "normalize", "sum_gradients", "write_gradient"])
 @pytest.mark.parametrize("padded", [False, True])
-def test_kernels_compile(name: str, padded: bool) -> None:
-    """The interpreter takes much that the compiler does not."""
+@pytest.mark.parametrize("batch", [False, True])
+def test_kernels_compile(name: str, padded: bool, batch: bool) -> None:
+    """The interpreter takes much that the compiler does not. For GroupNorm, and for BatchNorm of many channels."""
     pytest.importorskip("triton")
     import triton
     from triton.backends.compiler import GPUTarget
@@ -105,13 +106,21 @@ def test_kernels_compile(name: str, padded: bool) -> None:
 
     from rcnn.backbones import group_norm_device_kernels, group_norm_kernels
 
-    layout = group_norm_kernels._Layout(torch.empty(4, 96, 9, 9, 9, device="meta"), 32, None, None)
-    constants: dict[str, Any] = {**layout.constants, **layout.sums, "relu": True, "padded": padded, "adds": padded}
+    channels = 2048 if batch else 96
+    groups = channels if batch else 32
+    layout = group_norm_kernels.Layout(torch.empty(4, channels, 9, 9, 9, device="meta"), groups, None, None)
+    choices = {"relu": True, "padded": padded, "adds": padded and not batch, "joined": batch, "tracks": batch}
+    constants: dict[str, Any] = {**layout.constants, **layout.sums, **choices}
     kernel = getattr(group_norm_device_kernels, name)
     options = {key: constants.pop(key) for key in ("num_warps", "enable_fp_fusion")}
     constants = {key: value for key, value in constants.items() if key in kernel.arg_names}
-    types = dict.fromkeys(("x", "out", "gradient", "x_gradient"), "*bf16") | {"outside": "*u8", "eps": "fp32"}
+    types = (
+        dict.fromkeys(("x", "out", "gradient", "x_gradient"), "*bf16")
+        | {"outside": "*u8"}
+        | dict.fromkeys(("eps", "momentum"), "fp32")
+    )
     types |= dict.fromkeys(("weight", "bias", "shares", "statistics", "of_channels", "added"), "*fp32")
+    types |= dict.fromkeys(("running_mean", "running_var"), "*fp32")
     signature = {
         argument: "constexpr" if argument in constants else types.get(argument, "i32") for argument in kernel.arg_names
     }

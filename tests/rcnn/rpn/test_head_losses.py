@@ -33,6 +33,7 @@ from rcnn.rpn import (
     focal_loss,
     level_locations,
 )
+from rcnn.rpn.location_assignment import pad_boxes
 from rcnn.rpn.process_average import average_over_processes
 from rcnn.rpn.projection_loss import projection_loss
 
@@ -205,7 +206,7 @@ def test_right_boxes_cost_nothing(kind: str, rotated: bool) -> None:
 
     locations = [level_locations(shape, stride, like) for shape, stride in zip(shapes, STRIDES, strict=True)]
     points = torch.cat(locations)
-    rows = [assign_locations(LocationAssignmentConfig(), locations, STRIDES, b).long() for b in boxes]
+    rows = assign_locations(LocationAssignmentConfig(), locations, STRIDES, pad_boxes(boxes)).long()
     distances = torch.stack([encode_location_distances(b[row], points) for b, row in zip(boxes, rows, strict=True)])
     config = FCOSLossConfig(box=kind, projection_weight=1.0)  # type: ignore[arg-type]
     inside = torch.ones(2, len(points), dtype=torch.bool)

@@ -1,11 +1,14 @@
 """Which locations learn which boxes, counted by hand."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
 
-from rcnn.boxes import aabb_to_obb
-from rcnn.rpn import LocationAssignmentConfig, assign_locations, level_locations
+from rcnn.boxes import aabb_to_obb, box_volume, enclosing_aabb
+from rcnn.rpn import LocationAssignmentConfig, assign_locations, level_locations, location_assignment
+from rcnn.rpn.location_assignment import pad_boxes
 
 LIKE = torch.zeros(())
 ONE_LEVEL = LocationAssignmentConfig(size_limits=())
@@ -15,7 +18,7 @@ def assign(config: LocationAssignmentConfig, grid: tuple[int, int, int], strides
     """For each level the rows `[X, Y, Z]`."""
     shapes = [[-(-side // stride) for side in grid] for stride in strides]
     locations = [level_locations(shape, stride, LIKE) for shape, stride in zip(shapes, strides, strict=True)]
-    rows = assign_locations(config, locations, strides, boxes)
+    (rows,) = assign_locations(config, locations, strides, boxes[None])
     assert rows.dtype == torch.int32
     return [part.reshape(shape) for part, shape in zip(rows.split([len(l) for l in locations]), shapes, strict=True)]
 
@@ -86,7 +89,7 @@ def test_padding_learns_nothing() -> None:
     boxes = torch.tensor([[0.0, 0, 0, 16, 4, 4]])
     config = LocationAssignmentConfig((), center_radius=0)
     valid = torch.tensor([True, True, False, False])
-    assert assign_locations(config, locations, (4,), boxes, valid).tolist() == [0, 0, -1, -1]
+    assert assign_locations(config, locations, (4,), boxes[None], valid[None]).tolist() == [[0, 0, -1, -1]]
 
 
 def test_scenes_without_objects() -> None:
@@ -103,3 +106,67 @@ def test_boxes_without_volume_are_learnt_nowhere() -> None:
 def test_limits_of_other_levels() -> None:
     with pytest.raises(ValueError, match="3 size limits"):
         assign(LocationAssignmentConfig(), (8, 8, 8), (4, 8), torch.zeros(0, 6))
+
+
+def one_by_one(
+    config: LocationAssignmentConfig,
+    locations: Sequence[Tensor],
+    strides: Sequence[int],
+    boxes: Tensor,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """The rows of one grid, level by level."""
+    aabbs = enclosing_aabb(boxes)
+    low, high = aabbs[:, :3], aabbs[:, 3:]
+    center, volume = 0.5 * (low + high), box_volume(aabbs)
+    smallest, largest = (-1.0, *config.size_limits), (*config.size_limits, float("inf"))
+    counts = [len(points) for points in locations]
+    if len(boxes) == 0:
+        return torch.full((sum(counts),), -1, dtype=torch.int32, device=boxes.device)
+    near, learns = [], []
+    masks = [True] * len(counts) if valid is None else valid[:, None].split(counts)
+    for level, (points, stride) in enumerate(zip(locations, strides, strict=True)):
+        points = points[:, None].to(aabbs.dtype)
+        farthest = torch.maximum(points - low, high - points).amax(-1)
+        reach = config.center_radius * stride if config.center_radius > 0 else float("inf")
+        inner = (points > torch.maximum(low, center - reach)) & (points < torch.minimum(high, center + reach))
+        near.append(inner.all(-1) & masks[level])
+        learns.append(near[level] & (farthest >= smallest[level]) & (farthest <= largest[level]))
+    if config.match_every_box:
+        missed = ~torch.stack([of_level.any(0) for of_level in learns]).any(0)
+        for level in reversed(range(len(strides))):
+            learns[level] |= near[level] & missed
+            missed &= ~near[level].any(0)
+    every = torch.cat(learns)
+    row = torch.where(every, volume, float("inf")).argmin(1)
+    return torch.where(every.any(1), row, -1).int()
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+@pytest.mark.parametrize("match_every_box", [False, True])
+def test_grids_together_learn_what_each_does_alone(
+    rotated: bool, match_every_box: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes, strides = ((20, 18, 11), (10, 9, 6), (5, 5, 3), (3, 3, 2)), (4, 8, 16, 32)
+    locations = [level_locations(shape, stride, LIKE) for shape, stride in zip(shapes, strides, strict=True)]
+    batch, valid = [], torch.rand(4, sum(map(len, locations)), generator=generator) < 0.9
+    for count in (12, 0, 1, 30):
+        size = torch.rand(count, 3, generator=generator) ** 2 * torch.tensor([80, 60, 40]) + 0.5
+        low = torch.rand(count, 3, generator=generator) * torch.tensor([70, 60, 30])
+        aabbs = torch.cat([low, low + size], 1)
+        # On the centres of cells, where strict and other limits differ.
+        aabbs[::3] = aabbs[::3].round()
+        boxes = aabb_to_obb(aabbs)
+        boxes[:, 6] = torch.rand(count, generator=generator)
+        batch.append(boxes if rotated else aabbs)
+    config = LocationAssignmentConfig(match_every_box=match_every_box)
+    expected = [one_by_one(config, locations, strides, b, v) for b, v in zip(batch, valid, strict=True)]
+    for pairs in (2**25, 2**18, 1):
+        monkeypatch.setattr(location_assignment, "_PAIRS", pairs)
+        assert torch.equal(assign_locations(config, locations, strides, pad_boxes(batch), valid), torch.stack(expected))
+    assert sum((rows >= 0).sum() for rows in expected) > 100
+    assert torch.equal(
+        assign_locations(config, locations, strides, pad_boxes(batch[:1])),
+        one_by_one(config, locations, strides, batch[0])[None],
+    )
