@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from instance_nerfstudio.masks.instances_json import InstanceInfo
-from instance_nerfstudio.masks.palette import colour_instances_uint8
+from rcnn.instance_palette import colour_instances_uint8
 from rcnn.safe_files import write_atomically
 
 _COLUMNS = ("photo (held out)", "rendered photo", "true instances", "rendered instances", "error")

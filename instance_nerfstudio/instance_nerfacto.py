@@ -38,10 +38,10 @@ from instance_nerfstudio.instance_head import InstanceHeadConfig
 from instance_nerfstudio.instance_pixel_sampler import InstancePixelSampler
 from instance_nerfstudio.instance_voxels import InstanceVoxels
 from instance_nerfstudio.losses import instance_cross_entropy, label_regularization
-from instance_nerfstudio.masks.palette import colour_instances, overlay
 from instance_nerfstudio.memory_chunks import in_chunks
 from instance_nerfstudio.radiance_outputs import radiance_outputs
 from instance_nerfstudio.weight_quantiles import weight_quantiles
+from rcnn.instance_palette import colour_instances, overlay
 
 
 @dataclass

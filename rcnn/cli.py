@@ -7,7 +7,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rcnn.detector_commands import Convert, Evaluate, Predict, TrainRPN, Visualize
+from rcnn.commands.convert import Convert
+from rcnn.commands.evaluate import Evaluate
+from rcnn.commands.predict import Predict
+from rcnn.commands.train import Train, TrainRPN
+from rcnn.commands.visualize import Visualize
 
 app = tyro.extras.SubcommandApp()
 rooms = tyro.extras.SubcommandApp()
@@ -193,6 +197,7 @@ class Compare:
         print(f"{self.out}")
 
 
+app.command(name="train")(Train)
 app.command(name="train-rpn")(TrainRPN)
 app.command(name="eval")(Evaluate)
 app.command(name="predict")(Predict)

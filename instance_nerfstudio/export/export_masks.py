@@ -34,7 +34,7 @@ from instance_nerfstudio.export.writers import (
 )
 from instance_nerfstudio.masks.instance_masks import UNLABELLED
 from instance_nerfstudio.masks.instances_json import INSTANCES_FILE, MASKS_FOLDER, InstanceInfo, write_instances_json
-from instance_nerfstudio.masks.palette import overlay
+from rcnn.instance_palette import overlay
 
 # All that an export can leave in its folder, and so all that --overwrite may delete.
 EXPORT_ENTRIES = (

@@ -13,7 +13,7 @@ from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.export.views import Frame, View, view_size
 from instance_nerfstudio.masks.instance_masks import write_instance_mask
 from instance_nerfstudio.masks.instances_json import MASKS_FOLDER
-from instance_nerfstudio.masks.palette import colour_instances_uint8
+from rcnn.instance_palette import colour_instances_uint8
 
 VIDEO_CODEC = "libx264"
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from instance_nerfstudio.errors import InputError
-from instance_nerfstudio.masks.palette import colour_instances_uint8
+from rcnn.instance_palette import colour_instances_uint8
 from rcnn.safe_files import read_json, write_atomically
 
 MAX_ID = 65534

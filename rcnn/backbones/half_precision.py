@@ -14,6 +14,11 @@ def autocast_dtype(x: Tensor) -> torch.dtype:
     return x.dtype
 
 
+def in_full_precision(x: Tensor) -> Tensor:
+    """Half precision raised to float32: boxes of 100 voxels need more than the 8 bits of bfloat16."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def cast_together(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
     """Tensors of one dtype in another, with gradients in their own, in one launch each way for all of them."""
     if all(tensor.dtype == dtype for tensor in tensors):

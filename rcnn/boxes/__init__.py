@@ -4,8 +4,9 @@ AABB: `(x1, y1, z1, x2, y2, z2)`. OBB: `(cx, cy, cz, w, l, h, yaw)`, yaw about z
 above. Functions tell the two apart by their 6 or 7 columns.
 """
 
-from rcnn.boxes.anchor_matching import AnchorMatches, AnchorMatchingConfig, match_anchors, sample_anchors
 from rcnn.boxes.anchors import AnchorConfig, make_anchors
+from rcnn.boxes.box_frame import from_box_frame, to_box_frame
+from rcnn.boxes.box_matching import BoxMatches, MatchingConfig, match_boxes, sample_matches
 from rcnn.boxes.clipping import clip_and_filter, clip_boxes, usable_boxes
 from rcnn.boxes.conversions import (
     aabb_to_obb,
@@ -32,9 +33,9 @@ from rcnn.boxes.nms import batched_nms, nms
 
 __all__ = [
     "AnchorConfig",
-    "AnchorMatches",
-    "AnchorMatchingConfig",
+    "BoxMatches",
     "IoULoss",
+    "MatchingConfig",
     "aabb_to_obb",
     "batched_nms",
     "box_corners",
@@ -54,20 +55,22 @@ __all__ = [
     "encode_location_distances",
     "encode_midpoint_offsets",
     "encode_obb_deltas",
+    "from_box_frame",
     "giou_loss",
     "iou_loss",
     "is_rotated",
     "linear_iou_loss",
     "log_iou_loss",
     "make_anchors",
-    "match_anchors",
+    "match_boxes",
     "nms",
     "normalize_obb",
     "normalize_yaw",
     "obb_to_aabb",
     "paired_box_iou",
     "projected_box_loss",
-    "sample_anchors",
+    "sample_matches",
     "smooth_l1_box_loss",
+    "to_box_frame",
     "usable_boxes",
 ]

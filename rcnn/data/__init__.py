@@ -1,6 +1,6 @@
 """Density grids and their boxes for training and evaluation: splits, streaming from disk, augmentation, batches."""
 
-from rcnn.data.augment import LIKE_FIELDS, NO_AUGMENTATION, AugmentationConfig, augment
+from rcnn.data.augment import LIKE_FIELDS, NO_AUGMENTATION, AugmentationConfig, Augmented, augment
 from rcnn.data.grid_dataset import GridDataset
 from rcnn.data.grid_transform import GridTransform, transform_boxes
 from rcnn.data.sample import GridFrame, GridSample, SampleKey, SceneBatch
@@ -11,6 +11,7 @@ __all__ = [
     "LIKE_FIELDS",
     "NO_AUGMENTATION",
     "AugmentationConfig",
+    "Augmented",
     "BoxKind",
     "DataLayout",
     "GridDataset",

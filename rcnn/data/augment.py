@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int32
 from torch import Tensor
 
-from rcnn.boxes import is_rotated
+from rcnn.boxes import clip_and_filter, is_rotated
 from rcnn.data.appearance import add_floaters_, jitter_colour_, jitter_density_
 from rcnn.data.grid_transform import GridTransform, transform_boxes
 
@@ -87,13 +89,29 @@ def draw_transform(config: AugmentationConfig, rotated: bool, rng: np.random.Gen
     )
 
 
+class Augmented(NamedTuple):
+    """A variant of a scene."""
+
+    features: Float[Tensor, "4 X2 Y2 Z"]
+    boxes: Float[Tensor, "L columns"]
+    """Those that are left."""
+    keep: Bool[Tensor, "K"]
+    """Which those are."""
+    instances: Int32[Tensor, "X2 Y2 Z"] | None
+    """Row + 1 of the boxes that are left; objects whose box is dropped are none."""
+    proposals: Float[Tensor, "Q columns"] | None
+    """Those that are left."""
+
+
 def augment(
     config: AugmentationConfig,
     features: Float[Tensor, "4 X Y Z"],
     boxes: Float[Tensor, "K columns"],
     rng: np.random.Generator,
     obb: Float[Tensor, "K 7"] | None = None,
-) -> tuple[Float[Tensor, "4 X2 Y2 Z"], Float[Tensor, "L columns"], Bool[Tensor, "K"]]:
+    instances: Int32[Tensor, "X Y Z"] | None = None,
+    proposals: Float[Tensor, "P columns"] | None = None,
+) -> Augmented:
     """A random variant of a scene.
 
     Args:
@@ -102,14 +120,19 @@ def augment(
         boxes: AABBs or OBBs in voxels.
         rng: source of randomness; the same state gives the same scene.
         obb: beside AABBs, the OBBs of the same objects if they are known (see `transform_boxes`).
-
-    Returns:
-        Features, the boxes that are left, and which those are.
+        instances: row + 1 of the box whose object a voxel belongs to, 0 where none.
+        proposals: boxes of the same kind, that are no truth.
     """
     transform = draw_transform(config, is_rotated(boxes), rng)
     density, floaters, colour = rng.random(3)
-    boxes, keep = transform_boxes(transform, boxes, features.shape[1:], obb, config.min_visible)
+    shape = features.shape[1:]
+    boxes, keep = transform_boxes(transform, boxes, shape, obb, config.min_visible)
     features = transform.apply(features)
+    if instances is not None:
+        rows = torch.cat([torch.zeros(1, dtype=torch.int32), torch.where(keep, keep.cumsum(0), 0).int()])
+        instances = rows[transform.apply_to_ids(instances).long()]
+    if proposals is not None:
+        (proposals,) = clip_and_filter(transform.apply_to_boxes(proposals, shape), transform.shape_after(shape))
     if density < config.density_probability:
         gain = rng.uniform(-config.density_log_gain, config.density_log_gain)
         features = jitter_density_(features, gain, config.density_noise, rng)
@@ -118,4 +141,4 @@ def augment(
     if colour < config.colour_probability:
         shifts = 0.5 * config.colour_gain * (rng.uniform(-1, 1) + rng.uniform(-1, 1, 3))
         features = jitter_colour_(features, 1 + shifts, 1 + rng.uniform(-config.contrast, config.contrast))
-    return features, boxes, keep
+    return Augmented(features, boxes, keep, instances, proposals)

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
 from rich.progress import Progress
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from rcnn.data.augment import AugmentationConfig, augment
 from rcnn.data.sample import GridFrame, GridSample, SampleKey
-from rcnn.data.scene_reading import SceneReadingConfig, SceneTruth, grid_features, open_grid, read_truth
+from rcnn.data.scene_reading import (
+    SceneReadingConfig,
+    SceneTruth,
+    grid_features,
+    open_grid,
+    read_instance_rows,
+    read_proposals,
+    read_truth,
+)
 from rcnn.data.scenes import SceneFiles
 from rcnn.errors import InputError
+from rcnn.grids import DensityGrid
 from rcnn.worker_pool import core_count
 
 _MAX_THREADS = 8
@@ -33,6 +44,9 @@ class GridDataset(Dataset[GridSample]):
         augmentation: random changes; None for scenes as they are.
         categories: names that labels stand for; those that occur, sorted, when None. Give a test set those of training.
         needs_truth: whether a scene without truth is an error.
+        masks: whether instance maps are wanted; a scene with boxes alone is an error then.
+        proposals: folder with a file of proposals for each scene, from `nerf-rcnn predict` with a NeRF-RPN; None for
+            scenes without.
         skip_bad: whether bad scenes are left out, and listed in `skipped`, instead of being an error.
         seed: of the augmentation.
         progress: shows how far the check is.
@@ -48,12 +62,16 @@ class GridDataset(Dataset[GridSample]):
         augmentation: AugmentationConfig | None = None,
         categories: Sequence[str] | None = None,
         needs_truth: bool = True,
+        masks: bool = False,
+        proposals: Path | None = None,
         skip_bad: bool = False,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> None:
         self.reading = reading or SceneReadingConfig()
         self.augmentation = augmentation
+        self.masks = masks
+        self.proposals = proposals
         self.seed = seed
         self.skipped: dict[str, str] = {}
         """Scenes that were left out, and why, one line each."""
@@ -84,16 +102,24 @@ class GridDataset(Dataset[GridSample]):
         files, truth = self.scenes[index], self._truth[index]
         grid = open_grid(files, self.reading)
         features, frame = grid_features(grid, self.reading.hide_unseen), GridFrame.of(grid)
+        proposals = None if self.proposals is None else self._read_proposals(files, grid)
         if truth is None:
-            return GridSample(files.name, features, None, None, frame)
+            return GridSample(files.name, features, None, None, frame, None, proposals)
+        instances = read_instance_rows(files, grid) if self.masks else None
         boxes = torch.tensor(truth.boxes)
         labels = torch.tensor([self._label[name] for name in truth.categories], dtype=torch.int64)
         if self.augmentation is not None:
             rng = np.random.default_rng([self.seed, epoch, index])
             obb = None if truth.obb is None else torch.from_numpy(truth.obb)
-            features, boxes, keep = augment(self.augmentation, features, boxes, rng, obb)
+            features, boxes, keep, instances, proposals = augment(
+                self.augmentation, features, boxes, rng, obb, instances, proposals
+            )
             labels, frame = labels[keep], None
-        return GridSample(files.name, features, boxes, labels, frame)
+        return GridSample(files.name, features, boxes, labels, frame, instances, proposals)
+
+    def _read_proposals(self, files: SceneFiles, grid: DensityGrid) -> Tensor:
+        assert self.proposals is not None
+        return read_proposals(self.proposals / f"{files.name}.npz", self.reading.boxes, grid)
 
     def report(self) -> str | None:
         """One line for each scene that was left out, to show when training ends; None if there is none."""
@@ -112,7 +138,10 @@ class GridDataset(Dataset[GridSample]):
     ) -> list[SceneTruth | InputError | None]:
         def check(files: SceneFiles) -> SceneTruth | InputError | None:
             try:
-                truth = read_truth(files, self.reading, open_grid(files, self.reading))
+                grid = open_grid(files, self.reading)
+                truth = read_truth(files, self.reading, grid, self.masks)
+                if self.proposals is not None:
+                    self._read_proposals(files, grid)
                 if truth is None and needs_truth:
                     raise InputError(f"{files.grid}: has no truth beside it; leave scene {files.name!r} out")
                 if truth is not None and known is not None and (new := sorted(set(truth.categories) - known)):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Float64, Int32, Shaped
 from torch import Tensor
 
 from rcnn.boxes import aabb_to_obb, box_intersection, box_volume, clip_boxes, is_rotated, normalize_yaw, obb_to_aabb
@@ -53,6 +53,25 @@ class GridTransform:
         axes = tuple(axis for axis, flip in ((1, self.flip_x), (2, self.flip_y)) if flip)
         moved = torch.from_numpy(np.array(np.flip(moved, axes), order="C"))
         return _turn_and_scale(moved, self.angle, self.scale) if self.resamples else moved
+
+    def apply_to_ids(self, ids: Int32[Tensor, "X Y Z"]) -> Int32[Tensor, "X2 Y2 Z"]:
+        """The transformed instance map, a new one: each voxel takes the id at its centre, and 0 outside of the grid.
+
+        Args:
+            ids: in the memory of the CPU.
+        """
+        moved = replace(self, angle=0.0, scale=1.0).apply(ids[None])[0]
+        if not self.resamples:
+            return moved
+        x, y = _ground_source(moved.shape[0], moved.shape[1], self.angle, self.scale)
+        z = (torch.arange(moved.shape[2], dtype=torch.float64) + 0.5 - 0.5 * moved.shape[2]) / self.scale
+        padded = F.pad(moved, (0, 1, 0, 1, 0, 1))  # what lies outside reads the zeros
+        places = [
+            torch.where((place >= 0) & (place < size), place, size)
+            for source, size in zip((x, y, z), moved.shape, strict=True)
+            for place in ((source + 0.5 * size).floor().long(),)
+        ]
+        return padded[places[0][:, :, None], places[1][:, :, None], places[2]]
 
     def apply_to_boxes(self, boxes: Float[Tensor, "K columns"], shape: Sequence[int]) -> Float[Tensor, "K columns"]:
         """The transformed boxes: OBBs exactly; AABBs become the smallest that enclose the turned ones.
@@ -126,14 +145,22 @@ def transform_boxes(
     return clip_boxes(moved[keep], after), keep
 
 
-def _turn_and_scale(grid: Float[Tensor, "C X Y Z"], angle: float, scale: float) -> Float[Tensor, "C X Y Z"]:
-    """Trilinear, as bilinear in the ground plane and then linear in z: heights share the former's weights."""
-    channels, size_x, size_y, size_z = grid.shape
+def _ground_source(
+    size_x: int, size_y: int, angle: float, scale: float
+) -> tuple[Float64[Tensor, "X Y"], Float64[Tensor, "X Y"]]:
+    """Where a voxel's centre came from, along x and y and relative to the grid's centre."""
     x = torch.arange(size_x, dtype=torch.float64)[:, None] + 0.5 - 0.5 * size_x
     y = torch.arange(size_y, dtype=torch.float64)[None] + 0.5 - 0.5 * size_y
     cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale
-    # Where a voxel's centre came from, relative to the grid's; grid_sample wants -1..1 from face to face, y first.
-    source = torch.stack([(cosine * y - sine * x) / (0.5 * size_y), (cosine * x + sine * y) / (0.5 * size_x)], -1)
+    return cosine * x + sine * y, cosine * y - sine * x
+
+
+def _turn_and_scale(grid: Float[Tensor, "C X Y Z"], angle: float, scale: float) -> Float[Tensor, "C X Y Z"]:
+    """Trilinear, as bilinear in the ground plane and then linear in z: heights share the former's weights."""
+    channels, size_x, size_y, size_z = grid.shape
+    x, y = _ground_source(size_x, size_y, angle, scale)
+    # grid_sample wants -1..1 from face to face, y first.
+    source = torch.stack([y / (0.5 * size_y), x / (0.5 * size_x)], -1)
     layers = grid.permute(0, 3, 1, 2).reshape(1, channels * size_z, size_x, size_y)
     flat = F.grid_sample(layers, source[None].to(grid), "bilinear", "zeros", align_corners=False)
     layers = flat.view(channels, size_z, size_x, size_y)

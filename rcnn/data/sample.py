@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Int32, Int64
 from torch import Tensor
 
 from rcnn.backbones.grid_batch import GridBatch
@@ -56,6 +56,10 @@ class GridSample:
     """Index of each box's category in `GridDataset.categories`."""
     frame: GridFrame | None
     """None for augmented scenes, which lie nowhere."""
+    instances: Int32[Tensor, "X Y Z"] | None = None
+    """Row + 1 of the box whose object a voxel belongs to, 0 where none; None where masks are not asked for."""
+    proposals: Float32[Tensor, "P columns"] | None = None
+    """Boxes in voxels in which a region proposal network saw objects, where they are asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +71,8 @@ class SceneBatch:
     boxes: tuple[Float32[Tensor, "K columns"] | None, ...]
     labels: tuple[Int64[Tensor, "K"] | None, ...]
     frames: tuple[GridFrame | None, ...]
+    instances: tuple[Int32[Tensor, "X Y Z"] | None, ...]
+    proposals: tuple[Float32[Tensor, "P columns"] | None, ...]
 
     @staticmethod
     def collate(samples: Sequence[GridSample], dtype: torch.dtype | None = None) -> SceneBatch:
@@ -77,6 +83,8 @@ class SceneBatch:
             tuple(sample.boxes for sample in samples),
             tuple(sample.labels for sample in samples),
             tuple(sample.frame for sample in samples),
+            tuple(sample.instances for sample in samples),
+            tuple(sample.proposals for sample in samples),
         )
 
     def __len__(self) -> int:
@@ -94,17 +102,27 @@ class SceneBatch:
             raise ValueError(f"{', '.join(self.names)}: not all of these scenes have ground truth")
         return boxes, labels
 
+    def given_proposals(self) -> list[Float32[Tensor, "P columns"]] | None:
+        """Proposals of each scene; None where not all have them."""
+        found = [proposals for proposals in self.proposals if proposals is not None]
+        return found if len(found) == len(self) else None
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SceneBatch:
         """The batch on another device; frames stay where they are."""
-        boxes, labels = (
-            tuple(None if part is None else part.to(device, non_blocking=non_blocking) for part in parts)
-            for parts in (self.boxes, self.labels)
-        )
-        return replace(self, grids=self.grids.to(device, non_blocking), boxes=boxes, labels=labels)
+        parts = {
+            name: _each(getattr(self, name), lambda part: part.to(device, non_blocking=non_blocking)) for name in _PARTS
+        }
+        return replace(self, grids=self.grids.to(device, non_blocking), **parts)
 
     def pin_memory(self) -> SceneBatch:
         """Called by `DataLoader(pin_memory=True)`."""
-        boxes, labels = (
-            tuple(None if part is None else part.pin_memory() for part in parts) for parts in (self.boxes, self.labels)
-        )
-        return replace(self, grids=self.grids.pin_memory(), boxes=boxes, labels=labels)
+        parts = {name: _each(getattr(self, name), Tensor.pin_memory) for name in _PARTS}
+        return replace(self, grids=self.grids.pin_memory(), **parts)
+
+
+_PARTS = ("boxes", "labels", "instances", "proposals")
+"""Of a batch, that are tensors of each scene or None."""
+
+
+def _each(parts: tuple[Tensor | None, ...], change: Callable[[Tensor], Tensor]) -> tuple[Tensor | None, ...]:
+    return tuple(None if part is None else change(part) for part in parts)

@@ -12,15 +12,17 @@ from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Int32
 from torch import Tensor
 
-from rcnn.boxes import box_sizes, clip_boxes, usable_boxes
+from rcnn.boxes import box_sizes, clip_and_filter, clip_boxes, usable_boxes
 from rcnn.data.scenes import BoxKind, DataLayout, SceneFiles
 from rcnn.errors import InputError
 from rcnn.grids import DensityGrid, GridTruth, read_density_grid, read_grid_truth
 from rcnn.grids.density_grid import DensityKind
 from rcnn.grids.grid_file import mapped_grid
+from rcnn.grids.grid_truth import scale_boxes
+from rcnn.grids.npz import read_npz
 from rcnn.grids.published import Layout, read_published_grid, read_published_truth
 from rcnn.safe_files import write_atomically
 
@@ -110,32 +112,70 @@ def grid_features(grid: DensityGrid, hide_unseen: bool) -> Float32[Tensor, "4 W 
     return torch.from_numpy(values)
 
 
-def read_truth(files: SceneFiles, config: SceneReadingConfig, grid: DensityGrid) -> SceneTruth | None:
+def read_truth(
+    files: SceneFiles, config: SceneReadingConfig, grid: DensityGrid, needs_masks: bool = False
+) -> SceneTruth | None:
     """The truth of a scene in voxel units; None where it has none. No boxes at all are fine.
 
     Raises:
-        InputError: damaged, of the other kind of boxes, or boxes that are not finite, flat or outside of the grid.
+        InputError: damaged, of the other kind of boxes, boxes that are not finite, flat or outside of the grid, or
+            without the masks that are needed.
     """
-    if files.published is None:
-        if files.truth is None:
-            return None
-    elif files.published.boxes is None and files.published.metadata is None:
+    truth = _read_truth(files, grid)
+    if truth is None:
         return None
-    try:
-        if files.published is not None:
-            truth = read_published_truth(files.published, grid)
-        else:
-            assert files.truth is not None
-            _check_declared_size(files.truth)
-            truth = read_grid_truth(files.truth, grid)
-    except (TypeError, AttributeError, OverflowError, MemoryError) as error:
-        raise InputError(f"{files.truth_file}: no truth of a grid ({error!r}); make it anew") from error
+    if needs_masks and truth.instances is None:
+        raise InputError(f"{files.truth_file}: holds boxes and no masks; leave scene {files.name!r} out")
     only_boxes = files.published is not None and files.published.metadata is None
     if only_boxes and config.boxes == "aabb" and truth.obb is not None:
         raise InputError(
             f"{files.truth_file}: holds OBBs (7 columns) where AABBs (6) belong; use --boxes obb, or correct it"
         )
     return _checked_truth(files.truth_file, truth, config.boxes, grid)
+
+
+def read_instance_rows(files: SceneFiles, grid: DensityGrid) -> Int32[Tensor, "W L H"]:
+    """The instance map of a scene: row + 1 of the box of the object that a voxel belongs to, 0 where none.
+
+    Raises:
+        InputError: the scene has none.
+    """
+    truth = _read_truth(files, grid)
+    if truth is None or truth.instances is None:
+        raise InputError(f"{files.truth_file}: has no masks; leave scene {files.name!r} out")
+    ids = np.asarray(truth.instances)
+    rows = np.zeros(max(int(ids.max(initial=0)), int(truth.ids.max(initial=0))) + 1, np.int32)
+    rows[truth.ids] = np.arange(1, len(truth.ids) + 1)
+    return torch.from_numpy(rows[np.maximum(ids, 0)])
+
+
+def read_proposals(path: Path, kind: BoxKind, grid: DensityGrid) -> Float32[Tensor, "P columns"]:
+    """Boxes of a file that `rcnn.detecting.write_proposals` wrote, in the grid's voxels.
+
+    Raises:
+        InputError: no such file, damaged, or of the other kind of boxes.
+    """
+    boxes = read_npz(path, ["boxes"]).get("boxes")
+    columns = 6 if kind == "aabb" else 7
+    if boxes is None or boxes.ndim != 2 or boxes.shape[1] != columns or not np.isfinite(boxes).all():
+        found = "no boxes" if boxes is None else f"boxes {boxes.shape}"
+        raise InputError(f"{path}: holds {found} where (N, {columns}) belong; make it anew with nerf-rcnn predict")
+    cells = grid.as_cells()
+    scaled = scale_boxes(boxes, 1 / cells.voxel_size, -cells.bbox_min / cells.voxel_size)
+    return clip_and_filter(torch.from_numpy(scaled).float(), grid.resolution)[0]
+
+
+def _read_truth(files: SceneFiles, grid: DensityGrid) -> GridTruth | None:
+    try:
+        if files.published is not None:
+            known = files.published.boxes is not None or files.published.metadata is not None
+            return read_published_truth(files.published, grid) if known else None
+        if files.truth is None:
+            return None
+        _check_declared_size(files.truth)
+        return read_grid_truth(files.truth, grid)
+    except (TypeError, AttributeError, OverflowError, MemoryError) as error:
+        raise InputError(f"{files.truth_file}: no truth of a grid ({error!r}); make it anew") from error
 
 
 def _checked_truth(path: Path, truth: GridTruth, kind: BoxKind, grid: DensityGrid) -> SceneTruth:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.distributed
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from rcnn.boxes import box_iou, is_rotated
 from rcnn.evaluation.average_precision import average_precision
 from rcnn.evaluation.detection_scores import ClassScores, DetectionScores
+from rcnn.evaluation.gather import gather_objects
 from rcnn.evaluation.matching import first_detections, matched_ious
 
 AVERAGE_RECALL_THRESHOLDS = torch.arange(0.25, 1.0, 0.05).numpy()
@@ -157,15 +157,11 @@ class DetectionMetrics:
         return result
 
     def gather(self) -> DetectionMetrics:
-        """:meth:`merge` over all processes of the default group, for each of them; itself without a group.
+        """:meth:`merge` over all processes of the default group, for each of them.
 
-        All processes must call it. Objects are pickled between the processes of one training.
+        All processes must call it.
         """
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return self
-        parts: list[DetectionMetrics | None] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(parts, self)
-        return DetectionMetrics(self.config, self.categories).merge([part for part in parts if part is not None])
+        return DetectionMetrics(self.config, self.categories).merge(gather_objects(self))
 
     def compute(self) -> DetectionScores:
         """The scores of all scenes so far. Of equal scores, the scene whose name comes first counts first."""

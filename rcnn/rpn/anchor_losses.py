@@ -11,14 +11,14 @@ from torch import Tensor
 
 from rcnn.backbones import Extent
 from rcnn.boxes import (
-    AnchorMatchingConfig,
+    MatchingConfig,
     decode_aabb_deltas,
     decode_midpoint_offsets,
     encode_aabb_deltas,
     encode_midpoint_offsets,
     iou_loss,
-    match_anchors,
-    sample_anchors,
+    match_boxes,
+    sample_matches,
     smooth_l1_box_loss,
 )
 from rcnn.boxes.iou_losses import IoULossKind
@@ -30,7 +30,7 @@ from rcnn.rpn.projection_loss import projection_loss
 class AnchorLossConfig:
     """Losses of NeRF-RPN's anchor-based head."""
 
-    matching: AnchorMatchingConfig = field(default_factory=AnchorMatchingConfig)
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
     """Which anchors learn which box, and how many enter the loss."""
     box: Literal["smooth_l1"] | IoULossKind = "smooth_l1"
     """On the deltas, or on the overlap of the boxes in voxels."""
@@ -70,8 +70,8 @@ def anchor_losses(
     )
     logits, labels, regressed, references, targets, sides = [], [], [], [], [], []
     for n, (truth, extent) in enumerate(zip(boxes, extents, strict=True)):
-        matches = match_anchors(config.matching, anchors, truth, valid[n])
-        positive, negative = sample_anchors(config.matching, matches.labels)
+        matches = match_boxes(config.matching, anchors, truth, valid[n])
+        positive, negative = sample_matches(config.matching, matches.labels)
         logits += [objectness[n, positive], objectness[n, negative]]
         labels += [torch.ones_like(logits[-2]), torch.zeros_like(logits[-1])]
         regressed.append(deltas[n, positive])

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from rcnn.backbones import Extent
+from rcnn.backbones.half_precision import in_full_precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +22,6 @@ class Candidates:
     """Anchors or locations in voxels."""
     shape: Extent
     """Cells along x, y and z."""
-
-
-def in_full_precision(x: Tensor) -> Tensor:
-    """Half precision raised to float32: boxes of 100 voxels need more than the 8 bits of bfloat16."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def cells_as_rows(x: Float[Tensor, "N C X Y Z"], outputs: int) -> Float[Tensor, "N K outputs"]:

@@ -67,7 +67,7 @@ class NeRFRPN(nn.Module):
         if self.training:
             if boxes is None:
                 raise ValueError("training needs the boxes of every grid; a grid without objects has none: zeros(0, 6)")
-            self._check(batch, boxes)
+            self.check(batch, boxes)
         outputs = self.outputs(batch)
         if self.training and boxes is not None:
             return self.losses(outputs, batch, boxes)
@@ -85,7 +85,7 @@ class NeRFRPN(nn.Module):
         Raises:
             ValueError: boxes of another kind or for other grids.
         """
-        self._check(batch, boxes)
+        self.check(batch, boxes)
         device = batch.features.device
         with torch.autocast(device.type, enabled=False):
             like = outputs[0][0]
@@ -106,7 +106,11 @@ class NeRFRPN(nn.Module):
             candidates = self.head.candidates(outputs, batch)  # type: ignore[arg-type]
             return objectness_heatmap(candidates, self.backbone.strides, batch.extents, stride)
 
-    def _check(self, batch: GridBatch, boxes: Sequence[Float[Tensor, "_ columns"]]) -> None:
+    def check(self, batch: GridBatch, boxes: Sequence[Float[Tensor, "_ columns"]]) -> None:
+        """
+        Raises:
+            ValueError: boxes of another kind or for other grids.
+        """
         if len(boxes) != len(batch):
             raise ValueError(f"boxes of {len(boxes)} grids for a batch of {len(batch)}")
         columns = 7 if self.config.rotated else 6

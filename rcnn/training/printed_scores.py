@@ -7,6 +7,8 @@ import time
 import lightning as L
 from rich.console import Console
 
+_SHOWN = ("train/loss", "val/R50", "val/AP25", "val/AP50", "val/maskAP25", "val/maskAP50", "val/maskmAP50")
+
 
 class PrintedScores(L.Callback):
     """Prints step, time, loss and scores."""
@@ -18,9 +20,7 @@ class PrintedScores(L.Callback):
         if not trainer.is_global_zero:
             return
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        shown = [
-            f"{name} {values[name]:.4f}" for name in ("train/loss", "val/R50", "val/AP25", "val/AP50") if name in values
-        ]
+        shown = [f"{name} {values[name]:.4f}" for name in _SHOWN if name in values]
         minutes = (time.monotonic() - self._begin) / 60
         line = f"step {trainer.global_step} of {trainer.max_steps}, {minutes:.1f} min: {', '.join(shown)}"
         Console(stderr=True).print(line, highlight=False, soft_wrap=True)

@@ -3,42 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import lightning as L
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from rcnn.data import SceneBatch
 from rcnn.evaluation import DetectionMetrics, DetectionScores
-from rcnn.rpn import NeRFRPN, NeRFRPNConfig, Proposals
-from rcnn.visualization import SceneContents, SheetConfig, sheet_tensor
+from rcnn.rpn import NeRFRPN, NeRFRPNConfig
+from rcnn.training.detector_module import DetectorModule, OptimizationConfig
 
 
-@dataclass(frozen=True)
-class OptimizationConfig:
-    """AdamW with a one-cycle schedule, as NeRF-RPN is trained."""
+class RPNModule(DetectorModule):
+    """NeRF-RPN, judged by its boxes whatever the class."""
 
-    lr: float = 3e-4
-    """Highest learning rate of the cycle."""
-    weight_decay: float = 1e-3
-    """Of weights; biases and norms are not decayed."""
-    warmup: float = 0.3
-    """Share of the steps in which the rate rises."""
-    gradient_clip: float = 0.1
-    """Largest norm of all gradients together."""
-    ema_decay: float = 0.999
-    """Of the moving average of the weights, which is what is validated and saved; 0 for the weights themselves."""
-
-    def __post_init__(self) -> None:
-        if not (self.lr > 0 and 0 < self.warmup < 1 and 0 <= self.ema_decay < 1 and self.gradient_clip > 0):
-            raise ValueError("lr and gradient_clip must be positive, warmup and ema_decay less than 1")
-
-
-class RPNModule(L.LightningModule):
-    """A detector with its optimizer and scores. One step is one batch."""
+    judged_by = "AP50"
+    model: NeRFRPN
 
     def __init__(
         self,
@@ -51,30 +31,17 @@ class RPNModule(L.LightningModule):
         """
         Args:
             config: of the detector.
-            optimization: of its weights.
-            steps: of the whole run, for the schedule.
+            optimization: as in `DetectorModule`.
+            steps: as there.
             categories: what labels of validation scenes stand for.
-            pictures: validation scenes that are drawn for TensorBoard.
+            pictures: as there.
         """
-        super().__init__()
-        self.model = NeRFRPN(config)
-        self.optimization = optimization
-        self.steps = steps
-        self.pictures = pictures
-        self.scores: DetectionScores | None = None
-        """Of the last validation."""
+        super().__init__(NeRFRPN(config), optimization, steps, pictures)
         self._metrics = DetectionMetrics(categories=categories)
 
-    def training_step(self, batch: SceneBatch, _: int) -> Float[Tensor, ""]:
+    def losses(self, batch: SceneBatch) -> dict[str, Float[Tensor, ""]]:
         losses: Any = self.model(batch.grids, batch.truth()[0])
-        total = torch.stack(list(losses.values())).sum()
-        # Lightning does work, on the GPU too, for every value that it is given.
-        log_every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (self.global_step + 1) % log_every == 0:
-            values = {f"train/{name}": value.detach() for name, value in losses.items()}
-            self.log_dict(values, batch_size=len(batch))
-            self.log("train/loss", total.detach(), prog_bar=True, batch_size=len(batch))
-        return total
+        return losses
 
     def on_validation_epoch_start(self) -> None:
         self._metrics = DetectionMetrics(categories=self._metrics.categories)
@@ -85,37 +52,9 @@ class RPNModule(L.LightningModule):
         proposals = self.model.propose(outputs, batch.grids)
         for name, found, boxes, label in zip(batch.names, proposals, truth, labels, strict=True):
             self._metrics.update(name, found.boxes, found.scores, boxes, object_labels=label)
-        if index < self.pictures and self.global_rank == 0:
-            self._draw(batch, proposals[0], self.model.heatmap(outputs, batch.grids, stride=4)[0])
+        if self.draws(index):
+            heatmap = self.model.heatmap(outputs, batch.grids, stride=4)[0]
+            self.draw(batch, boxes=proposals[0].boxes, scores=proposals[0].scores, heatmap=heatmap)
 
-    def _draw(self, batch: SceneBatch, found: Proposals, heatmap: Float[Tensor, "x y z"]) -> None:
-        """Shows the first scene of a batch in TensorBoard."""
-        x, y, z = batch.grids.extents[0]
-        contents = SceneContents.of(
-            batch.grids.features[0, :, :x, :y, :z], truth=batch.truth()[0][0], boxes=found.boxes, scores=found.scores,
-            heatmap=heatmap,
-        )  # fmt: skip
-        picture = sheet_tensor(contents, batch.names[0], SheetConfig(view_size=320))
-        for logger in self.loggers:
-            logger.experiment.add_image(f"val/{batch.names[0]}", picture, self.global_step)  # type: ignore[attr-defined]
-
-    def on_validation_epoch_end(self) -> None:
-        self.scores = self._metrics.gather().compute()
-        # Without a single object there is no score, but the callback that keeps the best detector needs one.
-        for name, value in {"AP50": 0.0, **self.scores.summary()}.items():
-            self.log(f"val/{name}", float(value), prog_bar=name == "AP50")  # the same on all processes
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["scores"] = {} if self.scores is None else self.scores.to_json()
-
-    def configure_optimizers(self) -> Any:
-        """AdamW in two groups and OneCycleLR, stepped with every batch."""
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        others = [p for p in self.model.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-        options = self.optimization
-        optimizer = torch.optim.AdamW(groups, options.lr, weight_decay=options.weight_decay)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, options.lr, total_steps=self.steps, pct_start=options.warmup
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+    def compute_scores(self) -> DetectionScores:
+        return self._metrics.gather().compute()

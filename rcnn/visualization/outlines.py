@@ -1,4 +1,4 @@
-"""Boxes drawn over a view as outlines, with their scores."""
+"""Boxes drawn over a view as outlines, with their names and scores."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def draw_outlines(
         cv2.polylines(picture, [outline], True, colour, pen.line, cv2.LINE_AA, _FRACTION_BITS)
 
 
-def draw_scores(
+def draw_labels(
     picture: UInt8[np.ndarray, "rows columns 3"],
     boxes: Float[np.ndarray, "K columns"],
-    scores: Float[np.ndarray, "K"],
+    texts: Sequence[str],
     colours: Sequence[tuple[int, int, int]],
     view: View,
     pen: Pen,
@@ -62,8 +62,7 @@ def draw_scores(
     stroke = max(1, round(pen.text / 9))
     pad = max(2, round(0.3 * pen.text))
     taken: list[tuple[float, float, float, float]] = []
-    for corners, score, colour in zip(points, scores, colours, strict=True):
-        text = f"{float(score):.2f}".removeprefix("0")
+    for corners, text, colour in zip(points, texts, colours, strict=True):
         (width, height), _ = cv2.getTextSize(text, _FONT, scale, stroke)
         width, height = width + 2 * pad, height + 2 * pad
         (left, top), (right, bottom) = corners.min(0), corners.max(0)

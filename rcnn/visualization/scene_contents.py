@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int32
 from torch import Tensor
 
 from rcnn.boxes import is_rotated
+from rcnn.instance_palette import colour_instances_uint8
 
+_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 _STRIDES = (1, 2, 4, 8, 16, 32)
 
 
@@ -30,6 +33,10 @@ class SceneContents:
     """Objectness in [0, 1] of every voxel."""
     seen: Bool[np.ndarray, "X Y Z"] | None
     """Voxels that a camera saw; None where that is not known."""
+    instances: Int32[np.ndarray, "X Y Z"] | None = None
+    """Row + 1 of the detection that a voxel belongs to, 0 where none; None for detections without masks."""
+    names: tuple[str, ...] | None = None
+    """Class of each detection."""
 
     @staticmethod
     def of(
@@ -40,6 +47,8 @@ class SceneContents:
         scores: Float[np.ndarray, "P"] | Float[Tensor, "P"] | None = None,
         heatmap: Float[np.ndarray, "x y z"] | Float[Tensor, "x y z"] | None = None,
         seen: Bool[np.ndarray, "X Y Z"] | None = None,
+        instances: Int32[np.ndarray, "X Y Z"] | Int32[Tensor, "X Y Z"] | None = None,
+        names: Sequence[str] | None = None,
     ) -> SceneContents:
         """Takes arrays and tensors from any device.
 
@@ -50,6 +59,8 @@ class SceneContents:
             scores: of `boxes`.
             heatmap: of the grid's resolution, or a stride of 2, 4, 8, 16 or 32 voxels coarser.
             seen: `DensityGrid.seen`.
+            instances: row + 1 of the box, in their order here, whose object a voxel belongs to, 0 where none.
+            names: class of each box.
 
         Raises:
             ValueError: shapes that don't fit together, or boxes that are not finite.
@@ -61,10 +72,20 @@ class SceneContents:
             raise ValueError("boxes need one score each")
         if seen is not None and seen.shape != volume.shape[1:]:
             raise ValueError(f"seen {seen.shape} does not fit a grid of {volume.shape[1:]}")
+        ids = None if instances is None else np.asarray(torch.as_tensor(instances).cpu()).astype(np.int32)
+        if ids is not None and (boxes is None or ids.shape != volume.shape[1:] or ids.max(initial=0) > len(boxes)):
+            raise ValueError(f"instances {ids.shape} need a grid of their shape and a box each")
+        if names is not None and (boxes is None or len(names) != len(boxes)):
+            raise ValueError("every box needs a name")
         found, found_scores = None, None
         if boxes is not None:
             order = np.argsort(-_array(scores), kind="stable")
             found, found_scores = _boxes(boxes)[order], _array(scores)[order]
+            names = None if names is None else [names[int(row)] for row in order]
+            if ids is not None:
+                rank = np.zeros(len(order) + 1, np.int32)
+                rank[order + 1] = np.arange(1, len(order) + 1)
+                ids = rank[ids]
         return SceneContents(
             volume,
             None if truth is None else _boxes(truth),
@@ -72,6 +93,8 @@ class SceneContents:
             found_scores,
             None if heatmap is None else _full_resolution(_array(heatmap), volume.shape[1:]),
             seen,
+            ids,
+            None if names is None else tuple(names),
         )
 
     def best(self, count: int, min_score: float = 0.0) -> SceneContents:
@@ -79,7 +102,22 @@ class SceneContents:
         if self.boxes is None or self.scores is None:
             return self
         count = min(count, int((self.scores >= min_score).sum()))
-        return replace(self, boxes=self.boxes[:count], scores=self.scores[:count])
+        ids = self.instances
+        if ids is not None:
+            ids = np.where(ids > count, 0, ids)
+        names = None if self.names is None else self.names[:count]
+        return replace(self, boxes=self.boxes[:count], scores=self.scores[:count], instances=ids, names=names)
+
+    def coloured_by_instance(self) -> SceneContents:
+        """Its grid with the voxels of instances in colours of their own, by `rcnn.instance_palette`."""
+        assert self.instances is not None
+        chosen = self.instances > 0
+        shade = 0.45 + 0.55 * np.clip(np.tensordot(_LUMINANCE, self.features[:3], 1)[chosen] / 0.8, 0, 1)
+        features = self.features.copy()
+        grey = np.tensordot(_LUMINANCE, features[:3], 1)
+        features[:3] = 0.75 * grey + 0.1  # the rest steps back
+        features[:3, chosen] = colour_instances_uint8(self.instances[chosen]).T * shade / 255
+        return replace(self, features=features)
 
 
 def _array(values: np.ndarray | Tensor | None) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class SceneFilesConfig:
 def write_scene_glb(
     path: Path, contents: SceneContents, frame: GridFrame, config: SceneFilesConfig | None = None
 ) -> None:
-    """Writes a GLB with the nodes `grid`, `truth`, `detections` and `heatmap`, those that there are.
+    """Writes a GLB with the nodes `grid`, `truth`, `detections`, `instances` and `heatmap`, those that there are.
 
     Colours are shown as they are, without lights. Back faces are not shown by viewers, so rooms are open.
 
@@ -71,7 +71,8 @@ def write_scene_glb(
 def write_scene_plys(
     folder: Path, contents: SceneContents, frame: GridFrame, config: SceneFilesConfig | None = None
 ) -> list[Path]:
-    """Writes `grid.ply`, `truth.ply`, `detections.ply` (meshes) and `heatmap.ply` (points), those that there are.
+    """Writes `grid.ply`, `truth.ply`, `detections.ply`, `instances.ply` (meshes) and `heatmap.ply` (points), those that
+    there are.
 
     Returns:
         The files.
@@ -102,9 +103,24 @@ def _parts(
     if shown.boxes is not None and shown.scores is not None:
         boxes = scale_boxes(shown.boxes, frame.voxel_size, frame.box_min)
         parts["detections"] = _mesh(box_frames(boxes, score_colours(shown.scores), bar))
+    if shown.instances is not None:
+        parts["instances"] = _mesh(_instance_surface(shown, config), frame.voxel_size, frame.box_min)
     if shown.heatmap is not None:
         parts["heatmap"] = _points(shown.heatmap, frame, config)
     return {name: part for name, part in parts.items() if len(part.vertices)}
+
+
+def _instance_surface(contents: SceneContents, config: SceneFilesConfig) -> ColouredFaces:
+    """Faces of the masks, a hair larger than those of the grid that they cover."""
+    assert contents.instances is not None
+    features = contents.coloured_by_instance().features
+    features[3] = contents.instances > 0
+    faces = voxel_surface(features, None, 0.5, config.max_faces)
+    corners = faces.vertices.reshape(-1, 4, 3)
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-6)
+    lifted = (corners + 0.02 * normal[:, None]).reshape(-1, 3).astype(np.float32)
+    return replace(faces, vertices=lifted)
 
 
 def _mesh(faces: ColouredFaces, scale: np.ndarray | float = 1.0, shift: np.ndarray | float = 0.0) -> trimesh.Trimesh:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
+from rcnn.instance_palette import colour_instances_uint8
 from rcnn.safe_files import write_rgb_png
 from rcnn.visualization.colours import TRUTH, score_colours
 from rcnn.visualization.legend import draw_header, write_text
-from rcnn.visualization.outlines import Pen, draw_outlines, draw_scores
+from rcnn.visualization.outlines import Pen, draw_labels, draw_outlines
 from rcnn.visualization.projections import FRONT, PLAN, SIDE, View, project_colours, project_heatmap
 from rcnn.visualization.scene_contents import SceneContents
 
@@ -50,7 +51,8 @@ def draw_sheet(
     """Draws a scene.
 
     Surfaces that face away from the viewer are not drawn, so ceilings and near walls are open. True boxes are green,
-    detections coloured by score; objectness is the highest along the line of sight, over the grid in grey.
+    detections coloured by score; objectness is the highest along the line of sight, over the grid in grey. Masks of
+    detections have a view of their own, in a colour each.
 
     Args:
         contents: what there is to see.
@@ -64,6 +66,8 @@ def draw_sheet(
     shown = contents.best(config.max_detections, config.min_score)
     colours = {view: project_colours(shown, view) for view in (PLAN, FRONT, SIDE)}
     parts = [_titled(_view(shown, colours[PLAN], PLAN, config), PLAN.title)]
+    if shown.instances is not None:
+        parts.append(_titled(_instance_view(shown, PLAN, config), "instances from above"))
     if shown.heatmap is not None:
         parts.append(_titled(_heat_view(shown, colours[PLAN], shown.heatmap, PLAN, config), "objectness from above"))
     sides = [_titled(_view(shown, colours[view], view, config), view.title) for view in (FRONT, SIDE)]
@@ -94,8 +98,27 @@ def _view(contents: SceneContents, colours: np.ndarray, view: View, config: Shee
         inks = [(int(r), int(g), int(b)) for r, g, b in score_colours(contents.scores)]
         draw_outlines(picture, contents.boxes, inks, view, pen, scale)
         if config.score_labels and view is PLAN:
-            draw_scores(picture, contents.boxes, contents.scores, inks, view, pen, scale)
+            texts = _texts(contents) if contents.instances is None else _texts(replace(contents, names=None))
+            draw_labels(picture, contents.boxes, texts, inks, view, pen, scale)
     return _reduced(picture)
+
+
+def _instance_view(contents: SceneContents, view: View, config: SheetConfig) -> np.ndarray:
+    picture, scale = _enlarged(project_colours(contents.coloured_by_instance(), view), contents, config)
+    if contents.boxes is not None:
+        inks = [(int(r), int(g), int(b)) for r, g, b in colour_instances_uint8(np.arange(1, len(contents.boxes) + 1))]
+        pen = Pen(2, 1, _OVERSAMPLING * min(max(config.view_size / 56, 7), 9))
+        draw_labels(picture, contents.boxes, _texts(contents), inks, view, pen, scale)
+    return _reduced(picture)
+
+
+def _texts(contents: SceneContents) -> list[str]:
+    """What stands beside the detections."""
+    assert contents.scores is not None
+    scores = [f"{float(score):.2f}".removeprefix("0") for score in contents.scores]
+    if contents.names is None:
+        return scores
+    return [f"{name.replace('_', ' ')} {score}" for name, score in zip(contents.names, scores, strict=True)]
 
 
 def _heat_view(

@@ -1,4 +1,4 @@
-"""Published NeRF-RPN checkpoints (`.pt`) as detectors of this package."""
+"""Published NeRF-RPN and NeRF-RCNN checkpoints (`.pt`) as detectors of this package."""
 
 import pickle
 from dataclasses import replace
@@ -10,20 +10,24 @@ from torch import Tensor
 
 from rcnn.backbones import name_from_published
 from rcnn.errors import InputError
+from rcnn.roi_heads import NeRFRCNN, NeRFRCNNConfig
+from rcnn.roi_heads.published_names import heads_from_published
 from rcnn.rpn import AnchorHeadConfig, NeRFRPN, NeRFRPNConfig, head_from_published
 from rcnn.weights.detector_file import DetectorNotes, difference, save_detector
 
-HEADS = {"rpn_head_state_dict": "anchor", "fcos_state_dict": "fcos"}
-"""Key of the head's weights, which tells its kind."""
+HEAD_KEYS = ("rpn_head_state_dict", "fcos_state_dict")
+ROI_HEADS_KEY = "roi_heads_state_dict"
 
 
 def convert_published(checkpoint: Path, out: Path, config: NeRFRPNConfig) -> DetectorNotes:
     """Writes a published checkpoint's weights under the names of this package.
 
     Args:
-        checkpoint: a `.pt` file of NeRF-RPN's `run_rpn.py` or `run_fcos.py`, read without unpickling code.
+        checkpoint: a `.pt` file of NeRF-RPN's `run_rpn.py` or `run_fcos.py`, or of Instance-NeRF's `run_rcnn.py`, read
+            without unpickling code.
         out: ends in `.safetensors`.
-        config: its backbone, kind of head and of boxes; an anchor head gets the published anchors.
+        config: backbone, kind of head and of boxes of the RPN; an anchor head gets the published anchors. The sizes of
+            NeRF-RCNN's heads follow from their weights.
 
     Returns:
         The notes written beside the weights.
@@ -32,13 +36,14 @@ def convert_published(checkpoint: Path, out: Path, config: NeRFRPNConfig) -> Det
         InputError: no such file, not such a checkpoint, or one of another architecture.
     """
     content = _read(checkpoint)
-    key = next((key for key in HEADS if key in content), None)
-    if key is None or not isinstance(content.get("backbone_state_dict"), dict) or not isinstance(content[key], dict):
-        wanted = " or ".join(HEADS)
+    key = next((key for key in HEAD_KEYS if isinstance(content.get(key), dict)), None)
+    if key is None or not isinstance(content.get("backbone_state_dict"), dict):
+        wanted = " or ".join(HEAD_KEYS)
         raise InputError(f"{checkpoint}: holds no backbone_state_dict and {wanted}; give a checkpoint of NeRF-RPN")
-    anchors = isinstance(config.head, AnchorHeadConfig)
-    if anchors != (HEADS[key] == "anchor"):
-        raise InputError(f"{checkpoint}: holds an {HEADS[key]} head; say --head {HEADS[key]}")
+    # NeRF-RCNN keeps either head under the name of the anchor-based one; the names in it tell them apart.
+    kind = "fcos" if any(name.startswith("head.") for name in content[key]) else "anchor"
+    if isinstance(config.head, AnchorHeadConfig) != (kind == "anchor"):
+        raise InputError(f"{checkpoint}: holds an {kind} head; say --head {kind}")
     if isinstance(config.head, AnchorHeadConfig):
         config = replace(config, head=replace(config.head, anchors=replace(config.head.anchors, offset=0)))
     weights: dict[str, Tensor] = {}
@@ -48,20 +53,26 @@ def convert_published(checkpoint: Path, out: Path, config: NeRFRPNConfig) -> Det
             raise InputError(f"{checkpoint}: {published} is no weight of this backbone; choose another --backbone")
         if name:
             weights[f"backbone.{name}"] = weight
+    whole: NeRFRPNConfig | NeRFRCNNConfig = config
     try:
         head = head_from_published(config.head, config.rotated, content[key])
-    except ValueError as error:
+        weights |= {f"head.{name}": weight for name, weight in head.items()}
+        if ROI_HEADS_KEY in content:
+            heads, categories, renamed = heads_from_published(content[ROI_HEADS_KEY], config.backbone.out_channels)
+            whole = NeRFRCNNConfig(config, heads, categories)
+            weights = {f"rpn.{name}": weight for name, weight in weights.items()}
+            weights |= {f"heads.{name}": weight for name, weight in renamed.items()}
+        model = NeRFRPN(whole) if isinstance(whole, NeRFRPNConfig) else NeRFRCNN(whole)
+    except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{checkpoint}: {error}") from error
-    weights |= {f"head.{name}": weight for name, weight in head.items()}
-    model = NeRFRPN(config)
     problem = difference(weights, model.state_dict())
     if problem:
-        raise InputError(f"{checkpoint}: is of another architecture ({problem}); check --backbone and --rotated")
+        raise InputError(f"{checkpoint}: is of another architecture ({problem}); check --backbone and --boxes")
     model.load_state_dict(weights)
     training = {"converted_from": checkpoint.name}
     if isinstance(content.get("epoch"), int):
         training["epoch"] = content["epoch"]
-    notes = DetectorNotes(config, training=training)
+    notes = DetectorNotes(whole, training=training)
     save_detector(out, model.state_dict(), notes)
     return notes
 

@@ -9,8 +9,18 @@ import torch
 from torch import Tensor
 
 from rcnn.backbones import ResNetConfig, SwinConfig, VGGConfig
-from rcnn.boxes import AnchorConfig, AnchorMatchingConfig
+from rcnn.boxes import AnchorConfig, MatchingConfig
 from rcnn.errors import InputError
+from rcnn.roi_heads import (
+    BoxHeadConfig,
+    DetectionConfig,
+    MaskHeadConfig,
+    NeRFRCNN,
+    NeRFRCNNConfig,
+    RoIHeadsConfig,
+    RoILossConfig,
+    RoIPoolingConfig,
+)
 from rcnn.rpn import (
     AnchorHeadConfig,
     AnchorLossConfig,
@@ -25,9 +35,12 @@ from rcnn.safe_files import read_json, write_atomically
 from rcnn.weights.config_json import config_from_json, config_to_json
 
 FORMAT_VERSION = 1
+SHIPPED = Path(__file__).with_name("rooms.safetensors")
+"""The NeRF-RCNN that comes with this package."""
 CONFIGS = (
     NeRFRPNConfig, ResNetConfig, VGGConfig, SwinConfig, AnchorHeadConfig, AnchorConfig, AnchorLossConfig,
-    AnchorMatchingConfig, FCOSHeadConfig, FCOSLossConfig, LocationAssignmentConfig, ProposalConfig,
+    MatchingConfig, FCOSHeadConfig, FCOSLossConfig, LocationAssignmentConfig, ProposalConfig, NeRFRCNNConfig,
+    RoIHeadsConfig, RoIPoolingConfig, BoxHeadConfig, MaskHeadConfig, RoILossConfig, DetectionConfig,
 )  # fmt: skip
 """What a detector's config is made of."""
 
@@ -36,7 +49,7 @@ CONFIGS = (
 class DetectorNotes:
     """What is known about a detector's weights."""
 
-    config: NeRFRPNConfig
+    config: NeRFRPNConfig | NeRFRCNNConfig
     """Builds the network that the weights fit."""
     data: dict[str, Any] = field(default_factory=dict)
     """What it was trained on."""
@@ -45,14 +58,22 @@ class DetectorNotes:
     metrics: dict[str, Any] = field(default_factory=dict)
     """Scores, by name."""
 
+    @property
+    def rpn(self) -> NeRFRPNConfig:
+        """Of the detector itself, or of its region proposals."""
+        return self.config.rpn if isinstance(self.config, NeRFRCNNConfig) else self.config
 
-def save_detector(path: Path, weights: dict[str, Tensor], notes: DetectorNotes) -> None:
+
+def save_detector(
+    path: Path, weights: dict[str, Tensor], notes: DetectorNotes, dtype: torch.dtype | None = None
+) -> None:
     """Writes weights and notes, each as a whole.
 
     Args:
         path: ends in `.safetensors`; the notes go beside it, with the ending `.json`.
-        weights: state dict of a `NeRFRPN`, of any device.
+        weights: state dict of a `NeRFRPN` or `NeRFRCNN`, of any device.
         notes: about it.
+        dtype: of floating point weights in the file; their own when None.
     """
     from safetensors.torch import save
 
@@ -66,7 +87,10 @@ def save_detector(path: Path, weights: dict[str, Tensor], notes: DetectorNotes) 
     text = json.dumps(content, indent=1, allow_nan=False)
     path = _checked(path)
     # contiguous in the plain layout: the file knows no channels_last
-    plain = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
+    plain = {
+        name: weight.detach().cpu().to(dtype if weight.is_floating_point() else None).contiguous()
+        for name, weight in weights.items()
+    }
     write_atomically(path, save(plain))
     write_atomically(path.with_suffix(".json"), (text + "\n").encode())
 
@@ -88,16 +112,16 @@ def read_notes(path: Path) -> DetectorNotes:
         config = config_from_json(content.get("config"), CONFIGS)
     except ValueError as error:
         raise InputError(f"{notes}: {error}; use the version that wrote it") from error
-    if not isinstance(config, NeRFRPNConfig):
-        raise InputError(f"{notes}: holds no NeRFRPNConfig; give the weights of a NeRF-RPN")
+    if not isinstance(config, NeRFRPNConfig | NeRFRCNNConfig):
+        raise InputError(f"{notes}: holds no NeRFRPNConfig or NeRFRCNNConfig; give the weights of a detector")
     parts = {name: content.get(name) or {} for name in ("data", "training", "metrics")}
     if not all(isinstance(part, dict) for part in parts.values()):
         raise InputError(f"{notes}: data, training and metrics must be objects; copy the file again")
     return DetectorNotes(config, **parts)
 
 
-def load_detector(path: Path, device: torch.device | str = "cpu") -> tuple[NeRFRPN, DetectorNotes]:
-    """The detector that a file holds, ready to propose.
+def load_detector(path: Path, device: torch.device | str = "cpu") -> tuple[NeRFRPN | NeRFRCNN, DetectorNotes]:
+    """The detector that a file holds, ready to be used.
 
     Raises:
         InputError: a file is missing or damaged, or the weights are of another architecture than the notes say.
@@ -112,13 +136,61 @@ def load_detector(path: Path, device: torch.device | str = "cpu") -> tuple[NeRFR
         raise InputError(f"{path}: there is no such file; check the path") from None
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: is no whole safetensors file ({_line(error)}); copy it again") from error
-    model = NeRFRPN(notes.config)
+    model = NeRFRCNN(notes.config) if isinstance(notes.config, NeRFRCNNConfig) else NeRFRPN(notes.config)
     problem = difference(weights, model.state_dict())
     if problem:
         notes_path = path.with_suffix(".json")
         raise InputError(f"{path}: holds another architecture than {notes_path.name} says ({problem})")
     model.load_state_dict(weights)
     return model.to(device).eval(), notes
+
+
+def load_instance_detector(
+    path: Path | None = None, device: torch.device | str = "cpu"
+) -> tuple[NeRFRCNN, DetectorNotes]:
+    """:func:`load_detector`, for a NeRF-RCNN; the one that comes with this package when `path` is None.
+
+    Raises:
+        InputError: as there, or the file holds a NeRF-RPN.
+    """
+    if path is None and not SHIPPED.exists():
+        raise InputError(f"{SHIPPED}: this version comes without weights; train some with nerf-rcnn train")
+    model, notes = load_detector(path or SHIPPED, device)
+    if not isinstance(model, NeRFRCNN):
+        raise InputError(f"{path}: holds a NeRF-RPN, which finds boxes alone; give the weights of a NeRF-RCNN")
+    return model, notes
+
+
+_CLASS_LAYERS = ("heads.box.logits", "heads.box.deltas", "heads.mask.logits")
+
+
+def initialize(model: NeRFRPN | NeRFRCNN, path: Path) -> list[str]:
+    """Begins with the weights of another detector: all that have the same name and shape.
+
+    Args:
+        model: takes them; a NeRF-RCNN takes a NeRF-RPN's for its proposals.
+        path: of a NeRF-RPN or NeRF-RCNN.
+
+    Returns:
+        Names of the model's weights that stay as they are.
+
+    Raises:
+        InputError: a file is missing or damaged, or the region proposals are of another architecture.
+    """
+    other, _ = load_detector(path)
+    weights = other.state_dict()
+    if isinstance(model, NeRFRCNN) and isinstance(other, NeRFRPN):
+        weights = {f"rpn.{name}": weight for name, weight in weights.items()}
+    elif isinstance(model, NeRFRCNN) and model.config.categories != getattr(other.config, "categories", ()):
+        # The same shape would mean other classes.
+        weights = {name: w for name, w in weights.items() if not name.startswith(_CLASS_LAYERS)}
+    wanted = model.state_dict()
+    fitting = {name: w for name, w in weights.items() if name in wanted and wanted[name].shape == w.shape}
+    left = sorted(wanted.keys() - fitting.keys())
+    if left and (isinstance(model, NeRFRPN) or left[-1].startswith("rpn.")):
+        raise InputError(f"{path}: is of another architecture ({left[0]} does not fit); choose other weights")
+    model.load_state_dict(fitting, strict=False)
+    return left
 
 
 def difference(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:

@@ -1,8 +1,9 @@
-"""Times the detector: backbone, inference and training step, with peak memory.
+"""Times the detectors: backbone, inference and training step, with peak memory.
 
-    python tests/benchmarks/rcnn_speed.py [--device cpu --resolution 48 --runs 1] [--output results.json]
+    python tests/benchmarks/rcnn_speed.py [--masks] [--device cpu --resolution 48 --runs 1] [--output results.json]
 
-One grid of random values, random weights, 2500 boxes before suppression: NeRF-RPN's own benchmark. Before a backbone is
+One grid of random values, random weights, 2500 boxes before suppression: NeRF-RPN's own benchmark. With `--masks`
+NeRF-RCNN: 300 proposals, and 100 instances with classes and masks that are pasted into the grid. Before a backbone is
 timed, its maps in half precision are compared with those in single precision, and the proposals of one grid alone with
 those of the same grid in a padded batch.
 """
@@ -23,6 +24,8 @@ from rich.table import Table
 from torch import Tensor
 
 from rcnn.backbones import BACKBONES, BackboneName, GridBatch
+from rcnn.boxes import enclosing_aabb
+from rcnn.roi_heads import DetectionConfig, NeRFRCNN, NeRFRCNNConfig, RoIHeadsConfig
 from rcnn.rpn import AnchorHeadConfig, FCOSHeadConfig, NeRFRPN, NeRFRPNConfig, ProposalConfig
 
 
@@ -36,6 +39,10 @@ class Benchmark:
     """`fcos` or `anchor`."""
     rotated: bool = False
     """OBBs instead of AABBs."""
+    masks: bool = False
+    """NeRF-RCNN instead of NeRF-RPN."""
+    classes: int = 20
+    """Of NeRF-RCNN."""
     resolution: int = 160
     """Voxels along each side."""
     batch: int = 4
@@ -57,7 +64,8 @@ class Benchmark:
         rows = [self._measure(name) for name in self.backbones]
         machine = torch.cuda.get_device_name() if self.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
         title = (
-            f"{machine}, torch {torch.__version__}, {self.resolution}³ voxels, {self.head}, "
+            f"{'NeRF-RCNN' if self.masks else 'NeRF-RPN'}, {machine}, torch {torch.__version__}, "
+            f"{self.resolution}³ voxels, {self.head}, "
             f"{'OBB' if self.rotated else 'AABB'}, {self.precision}, ms: median (largest)"
         )
         table = Table(title=title)
@@ -72,22 +80,33 @@ class Benchmark:
     def _measure(self, name: BackboneName) -> dict[str, Any]:
         torch.manual_seed(0)
         head = FCOSHeadConfig() if self.head == "fcos" else AnchorHeadConfig()
-        model = NeRFRPN(NeRFRPNConfig(BACKBONES[name], head, self.rotated, ProposalConfig(pre_nms_top_k=2500)))
+        rpn = NeRFRPNConfig(BACKBONES[name], head, self.rotated, ProposalConfig(pre_nms_top_k=2500))
+        model: NeRFRPN | NeRFRCNN = NeRFRPN(rpn)
+        if self.masks:
+            # As many as there can be: random weights are sure of nothing.
+            heads = RoIHeadsConfig(detections=DetectionConfig(score_threshold=0.0))
+            names = tuple(f"class {label}" for label in range(self.classes))
+            model = NeRFRCNN(NeRFRCNNConfig(rpn, heads, names, mask_threshold=0.01, mask_nms_iou=1.0))
         model.to(self.device).eval()
-        self._check(model)
+        features = model.rpn.backbone if isinstance(model, NeRFRCNN) else model.backbone
+        self._check(features)
         one = self._grids(1)
         with torch.inference_mode(), self._half():
-            backbone = self._times(lambda: model.backbone(one))
+            backbone = self._times(lambda: features(one))
             inference = self._times(lambda: model(one))
             memory = self._peak_gb(lambda: model(one))
         model.train()
         several, boxes = self._grids(self.batch), [self._boxes(seed) for seed in range(self.batch)]
+        truth: list[Any] = [boxes]
+        if self.masks:
+            labels = [torch.arange(len(b), device=self.device) % self.classes for b in boxes]
+            truth = [boxes, labels, [self._instances(b) for b in boxes]]
         optimizer = torch.optim.AdamW(model.parameters(), 1e-6, fused=self.device == "cuda")
 
         def step() -> None:
             optimizer.zero_grad()
             with self._half():
-                losses = model(several, boxes)
+                losses = model(several, *truth)
             sum(losses.values()).backward()  # type: ignore[union-attr]
             optimizer.step()
 
@@ -101,20 +120,20 @@ class Benchmark:
             "its peak GB": f"{self._peak_gb(step):.2f}",
         }
 
-    def _check(self, model: NeRFRPN) -> None:
+    def _check(self, backbone: torch.nn.Module) -> None:
         """Raises SystemExit when half precision or padding changes what a grid gets by more than rounding."""
         one = self._grids(1)
         with torch.inference_mode():
-            exact = model.backbone(one)
+            exact = backbone(one)
             with self._half():
-                rough = model.backbone(one)
+                rough = backbone(one)
             for level, (a, b) in enumerate(zip(exact, rough, strict=True)):
                 error = float((a - b.float()).norm() / a.norm())
                 if not error < 0.05:
                     raise SystemExit(f"level {level} differs by {error:.1%} between precisions")
             small = one.features[0, :, : self.resolution // 2]
-            padded = model.backbone(GridBatch.collate([small, one.features[0]]))
-            for level, (a, b) in enumerate(zip(model.backbone(GridBatch.collate([small])), padded, strict=True)):
+            padded = backbone(GridBatch.collate([small, one.features[0]]))
+            for level, (a, b) in enumerate(zip(backbone(GridBatch.collate([small])), padded, strict=True)):
                 x = a.shape[2]
                 error = float((a[0] - b[0, :, :x]).norm() / a.norm())
                 if not error < 0.02:  # TF32
@@ -133,6 +152,15 @@ class Benchmark:
         yaw = torch.zeros(self.objects, 1)
         obb, aabb = torch.cat([centre, size, yaw], 1), torch.cat([centre - size / 2, centre + size / 2], 1)
         return (obb if self.rotated else aabb).to(self.device)
+
+    def _instances(self, boxes: Tensor) -> Tensor:
+        """Each box full of its object."""
+        place = torch.arange(self.resolution, device=boxes.device) + 0.5
+        result = torch.zeros((self.resolution,) * 3, dtype=torch.int32, device=boxes.device)
+        for row, box in enumerate(enclosing_aabb(boxes)):
+            x, y, z = ((place > low) & (place < high) for low, high in zip(box[:3], box[3:], strict=True))
+            result[x[:, None, None] & y[:, None] & z] = row + 1
+        return result
 
     def _half(self) -> Any:
         return torch.autocast(self.device, torch.bfloat16) if self.precision == "bf16" else nullcontext()

@@ -18,7 +18,7 @@ from PIL import Image
 
 from instance_nerfstudio.masks.instance_masks import read_instance_mask, write_instance_mask
 from instance_nerfstudio.masks.instances_json import InstanceInfo, write_instances_json
-from instance_nerfstudio.masks.palette import colour_instances_uint8
+from rcnn.instance_palette import colour_instances_uint8
 from rcnn.rooms import RoomConfig, make_room
 from rcnn.rooms.irradiance import IrradianceConfig
 

@@ -11,7 +11,7 @@ from instance_nerfstudio import cli, demo
 from instance_nerfstudio.contact_sheet import write_contact_sheet
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.masks.instances_json import InstanceInfo
-from instance_nerfstudio.masks.palette import colour_instances_uint8
+from rcnn.instance_palette import colour_instances_uint8
 from rcnn.rooms import RoomConfig
 
 SCORES = {"psnr": 30.0, "instance_miou": 0.9, "pq": 0.8, "pq_scene": 0.85}

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from test_commands import NAMES, environment, make_tiny_room, script
 
-from instance_nerfstudio.masks.palette import colour_instances_uint8
+from rcnn.instance_palette import colour_instances_uint8
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [

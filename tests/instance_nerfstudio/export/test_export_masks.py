@@ -28,7 +28,7 @@ from instance_nerfstudio.export.export_masks import ExportMasks
 from instance_nerfstudio.export.views import corrected_cameras, scene_to_world
 from instance_nerfstudio.masks.instance_masks import find_instance_masks, read_instance_mask
 from instance_nerfstudio.masks.instances_json import InstanceInfo, find_instances_json, read_instances_json
-from instance_nerfstudio.masks.palette import colour_instances_uint8
+from rcnn.instance_palette import colour_instances_uint8
 
 # id -> (x1, y1, x2, y2) on the floor z = 0 of the world, and the confidence that the field has in it.
 RECTANGLES = {1: (-1.0, -0.6, -0.2, 0.6), 300: (0.1, -0.5, 0.5, 0.5), 65534: (0.7, -0.2, 1.1, 0.4)}

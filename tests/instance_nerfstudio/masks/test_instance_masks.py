@@ -26,7 +26,7 @@ from instance_nerfstudio.masks.instance_masks import (
     write_instance_mask,
     write_instances_json,
 )
-from instance_nerfstudio.masks.palette import colour_instances_uint8
+from rcnn.instance_palette import colour_instances_uint8
 
 IDS = np.array([[-1, 0, 1, 255], [256, 32767, 32768, MAX_ID]], dtype=np.int32)
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from box_cases import assert_greedy, crowded_boxes, random_boxes
 
-from rcnn.boxes import AnchorConfig, batched_nms, box_iou, giou_loss, make_anchors, match_anchors, nms
-from rcnn.boxes.anchor_matching import AnchorMatchingConfig
+from rcnn.boxes import AnchorConfig, batched_nms, box_iou, giou_loss, make_anchors, match_boxes, nms
+from rcnn.boxes.box_matching import MatchingConfig
 from rcnn.boxes.iou import masked_box_iou
 from rcnn.boxes.nms_blocks import suppress_in_blocks
 
@@ -79,7 +79,7 @@ def test_anchors_and_losses() -> None:
     ]
     assert torch.equal(anchors[0], anchors[1].cpu())
     boxes = random_boxes(10, True, extent=60, largest=30)
-    matches = [match_anchors(AnchorMatchingConfig(), a, boxes.to(a)) for a in anchors]
+    matches = [match_boxes(MatchingConfig(), a, boxes.to(a)) for a in anchors]
     assert (matches[0].labels == matches[1].labels.cpu()).float().mean() > 0.999
     losses = giou_loss(boxes.cuda(), boxes.flip(0).cuda())
     torch.testing.assert_close(losses.cpu(), giou_loss(boxes, boxes.flip(0)), atol=1e-5, rtol=0)

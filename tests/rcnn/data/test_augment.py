@@ -48,8 +48,11 @@ def test_the_same_state_gives_the_same_scene_and_input_stays():
     config = AugmentationConfig(1, 0.5, 1, 1, density_probability=1, floater_probability=1, colour_probability=1)
     for boxes in (BOXES, aabb_to_obb(BOXES)):
         given, kept = features(), boxes.clone()
-        first, second, other = (augment(config, given, boxes, rng(seed)) for seed in (3, 3, 4))
+        ids = torch.randint(0, 3, SHAPE, dtype=torch.int32)
+        first, second, other = (augment(config, given, boxes, rng(seed), None, ids, boxes) for seed in (3, 3, 4))
         for one, two in zip(first, second, strict=True):
+            assert one is not None
+            assert two is not None
             assert torch.equal(one, two)
         assert not torch.equal(first[0], other[0])
         assert torch.equal(given, features())
@@ -71,7 +74,7 @@ def test_objects_are_found_in_their_boxes_afterwards(rotated: bool):
         grid[(level, *(slice(a, b) for a, b in zip(box[:3], box[3:], strict=True)))] = 1
     config = AugmentationConfig(0.5, 0.5, 1.0, 1.0)
     for seed in range(12):
-        moved, found, keep = augment(config, grid, aabb_to_obb(boxes) if rotated else boxes, rng(seed))
+        moved, found, keep, *_ = augment(config, grid, aabb_to_obb(boxes) if rotated else boxes, rng(seed))
         assert keep.all()
         centers = found[:, :3] if rotated else 0.5 * (found[:, :3] + found[:, 3:])
         for level, center in enumerate(centers):
@@ -82,7 +85,7 @@ def test_objects_are_found_in_their_boxes_afterwards(rotated: bool):
 
 def test_empty_scenes_are_augmented_too():
     for columns in (6, 7):
-        moved, boxes, keep = augment(LIKE_FIELDS, features(), torch.zeros(0, columns), rng())
+        moved, boxes, keep, *_ = augment(LIKE_FIELDS, features(), torch.zeros(0, columns), rng())
         assert boxes.shape == (0, columns)
         assert len(keep) == 0
         assert moved.isfinite().all()

@@ -11,12 +11,12 @@ from rpn_cases import HEADS, SCENE, blocks, detector, total, truth
 from rcnn.backbones import STRIDES, GridBatch
 from rcnn.boxes import (
     AnchorConfig,
-    AnchorMatchingConfig,
+    MatchingConfig,
     encode_aabb_deltas,
     encode_location_distances,
     encode_midpoint_offsets,
     make_anchors,
-    match_anchors,
+    match_boxes,
     projected_box_loss,
 )
 from rcnn.boxes.iou_losses import IoULossKind
@@ -111,7 +111,7 @@ def test_anchor_losses_by_hand() -> None:
 def test_as_many_anchors_are_sampled_as_asked_for() -> None:
     logits = torch.zeros(1, 400, requires_grad=True)
     anchors = torch.tensor([0.0, 0, 0, 8, 8, 8]).repeat(400, 1)
-    config = AnchorLossConfig(AnchorMatchingConfig(samples=50))
+    config = AnchorLossConfig(MatchingConfig(samples=50))
     valid = torch.ones(1, 400, dtype=torch.bool)
     anchor_losses(config, logits, torch.zeros(1, 400, 6), anchors, valid, [anchors[:1]], [(8, 8, 8)])[
         "objectness"
@@ -196,7 +196,7 @@ def test_right_boxes_cost_nothing(kind: str, rotated: bool) -> None:
 
     anchors = torch.cat(make_anchors(AnchorConfig(), shapes, like))
     encode = encode_midpoint_offsets if rotated else encode_aabb_deltas
-    rows = [match_anchors(AnchorMatchingConfig(), anchors, b).boxes.long() for b in boxes]
+    rows = [match_boxes(MatchingConfig(), anchors, b).boxes.long() for b in boxes]
     deltas = torch.stack([encode(b[row], anchors) for b, row in zip(boxes, rows, strict=True)])
     config = AnchorLossConfig(box=kind, projection_weight=1.0)  # type: ignore[arg-type]
     valid = torch.ones(2, len(anchors), dtype=torch.bool)

@@ -5,7 +5,7 @@ import torch
 from rpn_cases import BACKBONE, BOXES, HEADS, SCENE, blocks, detector, found, sharpen, total, truth
 
 from rcnn.backbones import GridBatch
-from rcnn.boxes import AnchorMatchingConfig, box_iou
+from rcnn.boxes import MatchingConfig, box_iou
 from rcnn.rpn import FCOSHead, FCOSHeadConfig, NeRFRPN, NeRFRPNConfig
 
 
@@ -14,7 +14,7 @@ from rcnn.rpn import FCOSHead, FCOSHeadConfig, NeRFRPN, NeRFRPNConfig
 def test_padding_changes_nothing(name: str, rotated: bool) -> None:
     """Losses and gradients as in a batch of the same grids without padding; proposals and heatmaps as alone."""
     # All anchors enter the loss: a random choice would be another one.
-    options = {"matching": AnchorMatchingConfig(samples=10**6)} if name == "anchor" else {}
+    options = {"matching": MatchingConfig(samples=10**6)} if name == "anchor" else {}
     model = sharpen(detector(name, rotated, convs=2, **options).double())
     grids = [blocks().double(), blocks().double().flip(1)]
     boxes = [truth(rotated).double(), truth(rotated)[:0].double()]
@@ -58,7 +58,7 @@ def test_padding_changes_nothing(name: str, rotated: bool) -> None:
 def test_learns_a_scene_by_heart(name: str, rotated: bool) -> None:
     """The best proposal is right, and all boxes are among the best few."""
     # Of so few anchors as good as all, and many steps less.
-    options = {"matching": AnchorMatchingConfig(samples=2048), "box_weight": 10.0} if name == "anchor" else {}
+    options = {"matching": MatchingConfig(samples=2048), "box_weight": 10.0} if name == "anchor" else {}
     model = detector(name, rotated, **options)
     batch, boxes = GridBatch.collate([blocks()]), truth(rotated)
     assert found(model.eval()(batch)[0], boxes) < 1
@@ -102,7 +102,7 @@ def test_half_precision_is_for_networks_alone(name: str) -> None:
 
 def test_the_same_seed_gives_the_same_losses() -> None:
     # Of the two heads this one chooses at random.
-    model = sharpen(detector("anchor", matching=AnchorMatchingConfig(samples=16)))
+    model = sharpen(detector("anchor", matching=MatchingConfig(samples=16)))
     batch = GridBatch.collate([blocks()])
     losses = []
     for seed in (1, 1, 2):

@@ -5,7 +5,7 @@ import torch
 
 from rcnn.visualization import SceneContents, SheetConfig, draw_sheet, sheet_tensor, write_sheet
 from rcnn.visualization.colours import TRUTH, score_colours
-from rcnn.visualization.outlines import Pen, draw_outlines, draw_scores
+from rcnn.visualization.outlines import Pen, draw_labels, draw_outlines
 from rcnn.visualization.projections import FRONT, PLAN, SIDE, project_colours, project_heatmap
 
 RED, GREEN, BLUE, WHITE = (0.9, 0.1, 0.1), (0.1, 0.9, 0.1), (0.1, 0.1, 0.9), (0.9, 0.9, 0.9)
@@ -101,7 +101,9 @@ def test_labels_do_not_cover_each_other():
     picture = np.zeros((100, 100, 3), np.uint8)
     boxes = np.tile(np.array([[3, 3, 0, 6, 6, 4]], np.float32), (20, 1))
     colours = [(10 + 10 * k, 0, 255) for k in range(20)]
-    draw_scores(picture, boxes, np.linspace(1, 0.5, 20), colours, PLAN, Pen(1, 1, 8), 10.0)
+    draw_labels(
+        picture, boxes, [f"{score:.2f}" for score in np.linspace(1, 0.5, 20)], colours, PLAN, Pen(1, 1, 8), 10.0
+    )
     shown = {int(v) for v in np.unique(picture[(picture[..., 1:] == (0, 255)).all(-1)][:, 0])} & {c[0] for c in colours}
     assert 10 in shown  # the best comes first
     assert 2 <= len(shown) <= 6

@@ -10,6 +10,15 @@ from torch import Tensor
 
 from rcnn.backbones import GridBatch, ResNetConfig
 from rcnn.errors import InputError
+from rcnn.roi_heads import (
+    BoxHeadConfig,
+    MaskHeadConfig,
+    NeRFRCNN,
+    NeRFRCNNConfig,
+    RoIHeadsConfig,
+    RoIPoolingConfig,
+)
+from rcnn.roi_heads.published_names import CATEGORIES
 from rcnn.rpn import AnchorHeadConfig, FCOSHeadConfig, NeRFRPN, NeRFRPNConfig
 from rcnn.weights import convert_published, load_detector
 
@@ -74,6 +83,7 @@ def test_anchor_free_checkpoints_compute_the_same(tmp_path: Path):
     notes = convert_published(tmp_path / "published.pt", tmp_path / "ours.safetensors", FCOS)
     assert notes.training == {"converted_from": "published.pt", "epoch": 159}
     loaded, _ = load_detector(tmp_path / "ours.safetensors")
+    assert isinstance(loaded, NeRFRPN)
     batch = GridBatch.collate([torch.rand(4, 20, 16, 12)])
     for a, b in zip(model.outputs(batch)[:3], loaded.outputs(batch)[:3], strict=True):
         for ours, theirs in zip(a, b, strict=True):
@@ -83,13 +93,71 @@ def test_anchor_free_checkpoints_compute_the_same(tmp_path: Path):
 def test_anchors_and_the_sign_of_beta(tmp_path: Path):
     model = _checkpoint(tmp_path / "published.pt", ANCHOR)
     notes = convert_published(tmp_path / "published.pt", tmp_path / "ours.safetensors", ANCHOR)
-    assert isinstance(notes.config.head, AnchorHeadConfig)
-    assert notes.config.head.anchors.offset == 0
+    assert isinstance(notes.rpn.head, AnchorHeadConfig)
+    assert notes.rpn.head.anchors.offset == 0
     loaded, _ = load_detector(tmp_path / "ours.safetensors")
+    assert isinstance(loaded, NeRFRPN)
     batch = GridBatch.collate([torch.rand(4, 20, 16, 12)])
     for ours, theirs in zip(loaded.outputs(batch)[1], model.outputs(batch)[1], strict=True):
         torch.testing.assert_close(ours[..., :7], theirs[..., :7])
         torch.testing.assert_close(ours[..., 7], -theirs[..., 7])
+
+
+def _published_rcnn(path: Path) -> NeRFRCNN:
+    """A NeRF-RCNN of 10 classes whose background has a box and a mask of its own, which mean nothing."""
+    torch.manual_seed(0)
+    aabb = replace(FCOS, rotated=False)
+    heads = RoIHeadsConfig(
+        RoIPoolingConfig(mode="crop_and_resize"), BoxHeadConfig(hidden=16), MaskHeadConfig(channels=8)
+    )
+    model = NeRFRCNN(NeRFRCNNConfig(aabb, heads, CATEGORIES)).eval()
+    torch.nn.init.normal_(model.heads.box.deltas.weight)
+    weights = model.state_dict()
+    of_rpn = {name.removeprefix("rpn."): weight for name, weight in weights.items() if name.startswith("rpn.")}
+    roi_heads = {}
+    for name, published in (
+        ("box.fc1", "box_head.fc6"), ("box.fc2", "box_head.fc7"), ("box.logits", "box_head.cls_score"),
+        ("box.deltas", "box_head.bbox_pred"), *((f"mask.tower.{2 * i}", f"mask_head.{i}.0") for i in range(4)),
+        ("mask.upsample", "mask_predictor.conv5_mask"), ("mask.logits", "mask_predictor.mask_fcn_logits"),
+    ):  # fmt: skip
+        background = {"box.deltas": 6, "mask.logits": 1}.get(name, 0)
+        for part in ("weight", "bias"):
+            weight = weights[f"heads.{name}.{part}"]
+            roi_heads[f"{published}.{part}"] = torch.cat([torch.randn_like(weight[:background]), weight])
+    head = _renamed(of_rpn, FCOS_HEAD) | {"head.scales.4.scale": torch.ones(())}
+    content = {"backbone_state_dict": _renamed(of_rpn, PUBLISHED), "rpn_head_state_dict": head}
+    torch.save({"epoch": 40, **content, "roi_heads_state_dict": roi_heads, "fcos_train_args": {"lr": 3e-4}}, path)
+    return model
+
+
+def test_instance_checkpoints_compute_the_same(tmp_path: Path):
+    path = tmp_path / "published.pt"
+    model = _published_rcnn(path)
+    notes = convert_published(path, tmp_path / "ours.safetensors", replace(FCOS, rotated=False))
+    assert isinstance(notes.config, NeRFRCNNConfig)
+    assert notes.config.categories[2] == "chair"
+    loaded = NeRFRCNN.from_pretrained(tmp_path / "ours.safetensors", "cpu")
+    assert loaded.config.heads.pooling.mode == "crop_and_resize"
+    batch = GridBatch.collate([torch.rand(4, 20, 16, 12)])
+    proposals = [torch.tensor([[1.0, 2, 3, 9, 10, 11], [4, 0, 0, 16, 12, 8]])]
+    ours, theirs = loaded.detect(batch, proposals)[0], model.detect(batch, proposals)[0]
+    torch.testing.assert_close(ours.boxes, theirs.boxes)
+    torch.testing.assert_close(ours.masks, theirs.masks)
+    assert torch.equal(ours.labels, theirs.labels)
+    assert len(ours) > 0
+    convert_published(_rpn_checkpoint(tmp_path), tmp_path / "rpn.safetensors", FCOS)
+    with pytest.raises(InputError, match="holds a NeRF-RPN"):
+        NeRFRCNN.from_pretrained(tmp_path / "rpn.safetensors", "cpu")
+    content = torch.load(path, weights_only=True)
+    del content["roi_heads_state_dict"]["mask_predictor.conv5_mask.weight"]
+    torch.save(content, path)
+    with pytest.raises(InputError, match=r"the heads are incomplete \('mask.upsample.weight'\)"):
+        convert_published(path, tmp_path / "ours.safetensors", replace(FCOS, rotated=False))
+
+
+def _rpn_checkpoint(folder: Path) -> Path:
+    _checkpoint(folder / "rpn.pt", FCOS)
+    return folder / "rpn.pt"
 
 
 def test_what_does_not_fit_is_one_line(tmp_path: Path):

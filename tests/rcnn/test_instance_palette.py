@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from instance_nerfstudio.masks.palette import (
+from rcnn.instance_palette import (
     BACKGROUND_COLOUR,
     UNLABELLED_COLOUR,
     colour_instances,

@@ -1,4 +1,4 @@
-"""One training run of NeRF-RPN in a folder: checkpoints, TensorBoard, and the detector that comes out."""
+"""One training run of a detector in a folder: checkpoints, TensorBoard, and the detector that comes out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import pickle
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,17 +16,21 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from rcnn.data import AugmentationConfig, GridDataset
 from rcnn.errors import InputError
+from rcnn.roi_heads import FrozenPart, NeRFRCNNConfig
 from rcnn.rpn import NeRFRPNConfig
 from rcnn.safe_files import read_json, write_json
+from rcnn.training.detector_module import DetectorModule, OptimizationConfig
 from rcnn.training.grid_data import GridData
 from rcnn.training.moving_average import MovingAverage
 from rcnn.training.printed_scores import PrintedScores
 from rcnn.training.progress_bar import ProgressBar
-from rcnn.training.rpn_module import OptimizationConfig, RPNModule
-from rcnn.weights import DetectorNotes, config_to_json, save_detector
+from rcnn.training.rcnn_module import RCNNModule
+from rcnn.training.rpn_module import RPNModule
+from rcnn.weights import DetectorNotes, config_to_json, initialize, save_detector
 
 Precision = Literal["bf16-mixed", "16-mixed", "32-true"]
 
@@ -53,7 +58,7 @@ class RunConfig:
     num_workers: int = 4
     """Processes that load scenes, for each training process; 0 loads them in the training process."""
     validate_every: int = 500
-    """Steps between validations; the best detector by AP50 is kept."""
+    """Steps between validations; the best detector is kept, by AP50 of boxes or, of NeRF-RCNN, of masks."""
     checkpoint_every: int = 200
     """Steps between checkpoints to resume from."""
     log_every: int = 10
@@ -73,7 +78,7 @@ class RunConfig:
 class Experiment:
     """What is learnt, and how."""
 
-    model: NeRFRPNConfig = field(default_factory=NeRFRPNConfig)
+    model: NeRFRPNConfig | NeRFRCNNConfig = field(default_factory=NeRFRPNConfig)
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
     augmentation: AugmentationConfig | None = field(default_factory=AugmentationConfig)
 
@@ -81,7 +86,7 @@ class Experiment:
 def train_rpn(
     run: RunConfig, experiment: Experiment, training: GridDataset, validation: GridDataset, data: dict[str, Any]
 ) -> Path:
-    """Trains, or goes on training, and writes `detector.safetensors`, the best by AP50 on the validation scenes.
+    """Trains a NeRF-RPN, or goes on, and writes `detector.safetensors`, the best by AP50 on the validation scenes.
 
     Args:
         run: where, and how long.
@@ -95,26 +100,95 @@ def train_rpn(
 
     Raises:
         InputError: the folder holds another run, or a checkpoint in it is damaged.
+        SystemExit: the run was told to stop; the message says from which step it will go on.
     """
+    config = experiment.model
+    assert isinstance(config, NeRFRPNConfig)
+
+    def make() -> RPNModule:
+        return RPNModule(config, experiment.optimization, run.steps, validation.categories, run.pictures)
+
+    return _train(make, run, experiment, training, validation, data, {})
+
+
+def train_rcnn(
+    run: RunConfig,
+    experiment: Experiment,
+    training: GridDataset,
+    validation: GridDataset,
+    data: dict[str, Any],
+    init: Path | None = None,
+    freeze: FrozenPart = "none",
+) -> Path:
+    """:func:`train_rpn` for a NeRF-RCNN, the best by AP50 of masks.
+
+    Args:
+        run: as there.
+        experiment: as there.
+        training: scenes with masks; with proposals, where the RPN's head is not to be trained or used.
+        validation: likewise.
+        data: as there.
+        init: weights of a NeRF-RPN or NeRF-RCNN to begin with.
+        freeze: what of them does not learn.
+
+    Raises:
+        InputError: as there, or weights of another architecture.
+        SystemExit: as there.
+    """
+    config = experiment.model
+    assert isinstance(config, NeRFRCNNConfig)
+    if training.proposals is not None and freeze == "none":
+        freeze = "head"  # which nothing would teach
+
+    def make() -> RCNNModule:
+        module = RCNNModule(config, experiment.optimization, run.steps, run.pictures, freeze)
+        if init is not None:
+            initialize(module.model, init)
+        return module
+
+    proposals = None if training.proposals is None else str(training.proposals)
+    origin = {"init": None if init is None else str(init), "freeze": freeze, "proposals": proposals}
+    return _train(make, run, experiment, training, validation, data, origin)
+
+
+def _train(
+    make: Callable[[], DetectorModule],
+    run: RunConfig,
+    experiment: Experiment,
+    training: GridDataset,
+    validation: GridDataset,
+    data: dict[str, Any],
+    origin: dict[str, Any],
+) -> Path:
     path = run.out / "detector.safetensors"
-    _claim(run, experiment, data)
+    _claim(run, experiment, data, origin)
     if path.is_file():
         return path
     _quieten()
     L.seed_everything(run.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision("high")
-    module = RPNModule(experiment.model, experiment.optimization, run.steps, validation.categories, run.pictures)
+    last = run.out / "checkpoints" / "last.ckpt"
+    module, resumed = make(), _resumable(last)
     grids = GridData(training, validation, run.batch_size, run.steps, run.seed, run.num_workers)
-    trainer = _trainer(run, experiment)
-    last = _resumable(run.out / "checkpoints" / "last.ckpt")
+    trainer = _trainer(run, experiment, module.judged_by)
     with warnings.catch_warnings():
         for hint in ("resuming from", "num_workers", "LeafSpec", "logging interval", "sync_dist", "Grad strides"):
             warnings.filterwarnings("ignore", message=f".*{hint}")
-        trainer.fit(module, grids, ckpt_path=last, weights_only=True)
+        try:
+            trainer.fit(module, grids, ckpt_path=resumed, weights_only=True)
+        except (SIGTERMException, SystemExit):  # the latter is Lightning's answer to an interrupt from the keyboard
+            raise SystemExit(_farewell(trainer.global_step, last)) from None
     if trainer.is_global_zero:
-        _export(path, run.out / "checkpoints" / "best.ckpt", run, experiment, training, data)
+        _export(path, run.out / "checkpoints" / "best.ckpt", run, experiment, training, data, origin)
     trainer.strategy.barrier()
     return path
+
+
+def _farewell(step: int, last: Path) -> str:
+    kept = 0
+    if last.is_file():
+        kept = int(torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    return f"stopped at step {step}; the same command goes on from step {kept}"
 
 
 def _resumable(path: Path) -> str | None:
@@ -128,14 +202,14 @@ def _resumable(path: Path) -> str | None:
     return str(path)
 
 
-def _trainer(run: RunConfig, experiment: Experiment) -> L.Trainer:
+def _trainer(run: RunConfig, experiment: Experiment, judged_by: str) -> L.Trainer:
     gpu = run.accelerator == "gpu" or (run.accelerator == "auto" and torch.cuda.is_available())
     devices = run.devices or ("auto" if gpu else 1)
     several = run.nodes > 1 or devices not in (1, "auto") or (gpu and torch.cuda.device_count() > 1)
     keep = partial(ModelCheckpoint, run.out / "checkpoints", save_top_k=1, enable_version_counter=False)
     callbacks: list[Any] = [
         keep("last", every_n_train_steps=run.checkpoint_every),
-        keep("best", monitor="val/AP50", mode="max"),
+        keep("best", monitor=f"val/{judged_by}", mode="max"),
         LearningRateMonitor("step"),
     ]
     if experiment.optimization.ema_decay > 0:
@@ -163,7 +237,7 @@ def _trainer(run: RunConfig, experiment: Experiment) -> L.Trainer:
     )
 
 
-def _claim(run: RunConfig, experiment: Experiment, data: dict[str, Any]) -> None:
+def _claim(run: RunConfig, experiment: Experiment, data: dict[str, Any], origin: dict[str, Any]) -> None:
     """Writes `experiment.json`, or checks that the run there is of the same experiment."""
     path = run.out / "experiment.json"
     if run.out.exists() and not run.out.is_dir():
@@ -176,6 +250,7 @@ def _claim(run: RunConfig, experiment: Experiment, data: dict[str, Any]) -> None
         "batch_size": run.batch_size,
         "seed": run.seed,
         "data": data,
+        **origin,
     }
     if not path.exists():
         if run.out.is_dir() and any(run.out.iterdir()):
@@ -189,7 +264,13 @@ def _claim(run: RunConfig, experiment: Experiment, data: dict[str, Any]) -> None
 
 
 def _export(
-    path: Path, best: Path, run: RunConfig, experiment: Experiment, training: GridDataset, data: dict[str, Any]
+    path: Path,
+    best: Path,
+    run: RunConfig,
+    experiment: Experiment,
+    training: GridDataset,
+    data: dict[str, Any],
+    origin: dict[str, Any],
 ) -> None:
     """Writes the weights of a checkpoint, which are the averaged ones, with what is known about them."""
     checkpoint = torch.load(best, map_location="cpu", weights_only=True)
@@ -197,7 +278,7 @@ def _export(
     notes = DetectorNotes(
         experiment.model,
         {**data, "scenes": len(training), "skipped": sorted(training.skipped)},
-        {"step": int(checkpoint["global_step"]), "batch_size": run.batch_size, "seed": run.seed},
+        {"step": int(checkpoint["global_step"]), "batch_size": run.batch_size, "seed": run.seed, **origin},
         checkpoint["scores"],
     )
     save_detector(path, weights, notes)

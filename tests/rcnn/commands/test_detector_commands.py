@@ -56,13 +56,37 @@ def test_a_run_trains_evaluates_and_predicts(
 
     # A small one, to be quick; its boxes mean nothing, but they must be written as they are found.
     small = _detector(tmp_path / "small.safetensors")
-    _run(monkeypatch, "eval", small, "--data", rooms, *cache, "--split", "val", "--out", tmp_path / "scores.json")
+    _run(
+        monkeypatch,
+        "eval",
+        "--detector",
+        small,
+        "--data",
+        rooms,
+        *cache,
+        "--split",
+        "val",
+        "--out",
+        tmp_path / "scores.json",
+    )
     assert "block" in capsys.readouterr().out
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert (scores["scenes"], scores["objects"]) == (2, 6)
-    assert set(scores["classes"]) == {"block"}
+    assert set(scores["classes"]) == {"block", "tower"}
 
-    _run(monkeypatch, "predict", small, "--out", tmp_path / "found", "--data", rooms / "val", *cache, "--top", 7)
+    _run(
+        monkeypatch,
+        "predict",
+        "--detector",
+        small,
+        "--out",
+        tmp_path / "found",
+        "--data",
+        rooms / "val",
+        *cache,
+        "--top",
+        7,
+    )
     with np.load(tmp_path / "found" / "room_0000.npz", allow_pickle=False) as found:
         assert found["boxes"].shape == (7, 6)
         assert found["boxes"].dtype == np.float32
@@ -82,22 +106,23 @@ def test_a_run_trains_evaluates_and_predicts(
 
 def test_what_is_wrong_is_one_line(rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     small, cache = _detector(tmp_path / "small.safetensors"), ("--cache", tmp_path / "cache")
-    wrong = _refused(monkeypatch, "eval", tmp_path / "none.safetensors", "--data", rooms, *cache)
+    with_small = ("--detector", small, *cache, "--data")
+    wrong = _refused(monkeypatch, "eval", "--detector", tmp_path / "none.safetensors", "--data", rooms, *cache)
     assert "none.json: cannot be read" in wrong
-    wrong = _refused(monkeypatch, "eval", small, "--data", rooms, *cache, "--split", "test")
+    wrong = _refused(monkeypatch, "eval", *with_small, rooms, "--split", "test")
     assert "needs a folder for each split" in wrong
-    wrong = _refused(monkeypatch, "eval", small, "--data", rooms / "nowhere", *cache)
+    wrong = _refused(monkeypatch, "eval", *with_small, rooms / "nowhere")
     assert "no such folder" in wrong
     assert "--device abacus" in _refused(
-        monkeypatch, "predict", small, "--out", tmp_path, "--data", rooms, "--device", "abacus"
+        monkeypatch, "predict", "--detector", small, "--out", tmp_path, "--data", rooms, "--device", "abacus"
     )
     if not torch.cuda.is_available():
-        wrong = _refused(monkeypatch, "eval", small, "--data", rooms, *cache, "--split", "val", "--device", "cuda")
+        wrong = _refused(monkeypatch, "eval", *with_small, rooms, "--split", "val", "--device", "cuda")
         assert "--device cuda: is no device of this machine" in wrong
     grid = rooms / "bad" / "room_0000" / "grid" / "density.npz"
     grid.parent.mkdir(parents=True)
     grid.write_bytes((rooms / "val" / "room_0000" / "grid" / "density.npz").read_bytes()[:999])
-    wrong = _refused(monkeypatch, "predict", small, "--out", tmp_path / "found", "--data", rooms / "bad", *cache)
+    wrong = _refused(monkeypatch, "predict", *with_small, rooms / "bad", "--out", tmp_path / "found")
     assert "not a readable .npz file" in wrong
     assert not (tmp_path / "found").exists()
 
@@ -108,7 +133,7 @@ def test_bad_scenes_can_be_skipped(
     small = _detector(tmp_path / "small.safetensors", rotated=True)
     root = write_toy_rooms(tmp_path / "rooms", train=0, val=2)
     (root / "val" / "room_0001" / "grid" / "truth.npz").write_bytes(b"nothing")
-    arguments = ("eval", small, "--data", root, "--cache", tmp_path / "cache", "--split", "val")
+    arguments = ("eval", "--detector", small, "--data", root, "--cache", tmp_path / "cache", "--split", "val")
     assert "room_0001" in _refused(monkeypatch, *arguments)
     _run(monkeypatch, *arguments, "--skip-bad", "--out", tmp_path / "scores.json")
     assert json.loads((tmp_path / "scores.json").read_text())["scenes"] == 1

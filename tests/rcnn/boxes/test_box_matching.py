@@ -5,16 +5,16 @@ import torch
 
 from rcnn.boxes import (
     AnchorConfig,
-    AnchorMatchingConfig,
+    MatchingConfig,
     aabb_to_obb,
     box_iou,
     make_anchors,
-    match_anchors,
-    sample_anchors,
+    match_boxes,
+    sample_matches,
 )
 
 CONFIG = AnchorConfig()
-MATCHING = AnchorMatchingConfig()
+MATCHING = MatchingConfig()
 LIKE = torch.zeros(())
 
 
@@ -80,17 +80,17 @@ BOXES = torch.tensor([[0.0, 0, 0, 10, 10, 10], [100, 0, 0, 110, 10, 1]])
 
 def test_matches_by_hand() -> None:
     for boxes in (BOXES, aabb_to_obb(BOXES)):
-        labels, matched = match_anchors(MATCHING, ANCHORS, boxes)
+        labels, matched = match_boxes(MATCHING, ANCHORS, boxes)
         assert labels.tolist() == [1, -1, 0, 0, 1]
         assert matched.tolist() == [0, -1, -1, -1, 1]
         assert labels.dtype == matched.dtype == torch.int32
-    labels, _ = match_anchors(AnchorMatchingConfig(match_every_box=False), ANCHORS, BOXES)
+    labels, _ = match_boxes(MatchingConfig(match_every_box=False), ANCHORS, BOXES)
     assert labels.tolist() == [1, -1, 0, 0, 0]
 
 
 def test_padding_is_ignored() -> None:
     valid = torch.tensor([False, True, True, True, False])
-    labels, matched = match_anchors(MATCHING, ANCHORS, BOXES, valid)
+    labels, matched = match_boxes(MATCHING, ANCHORS, BOXES, valid)
     # The first box's best among the valid ones; the second box has none.
     assert labels.tolist() == [-1, 1, 0, 0, -1]
     assert matched.tolist() == [-1, 0, -1, -1, -1]
@@ -98,40 +98,40 @@ def test_padding_is_ignored() -> None:
 
 def test_scenes_without_objects() -> None:
     for columns in (6, 7):
-        labels, matched = match_anchors(MATCHING, ANCHORS, torch.zeros(0, columns), torch.tensor([True] * 4 + [False]))
+        labels, matched = match_boxes(MATCHING, ANCHORS, torch.zeros(0, columns), torch.tensor([True] * 4 + [False]))
         assert labels.tolist() == [0, 0, 0, 0, -1]
         assert (matched == -1).all()
-    positive, negative = sample_anchors(MATCHING, labels)
+    positive, negative = sample_matches(MATCHING, labels)
     assert positive.tolist() == []
     assert negative.tolist() == [0, 1, 2, 3]
-    labels, matched = match_anchors(MATCHING, ANCHORS[:0], BOXES)
+    labels, matched = match_boxes(MATCHING, ANCHORS[:0], BOXES)
     assert labels.shape == matched.shape == (0,)
 
 
 def test_boxes_that_no_anchor_overlaps_match_none() -> None:
     """Their best IoU is 0, which all anchors apart from them have."""
     apart = torch.tensor([[500.0, 500, 500, 510, 510, 510], [5, 5, 5, 5, 5, 5]])
-    labels, matched = match_anchors(MATCHING, ANCHORS, torch.cat([apart, BOXES]))
+    labels, matched = match_boxes(MATCHING, ANCHORS, torch.cat([apart, BOXES]))
     assert labels.tolist() == [1, -1, 0, 0, 1]
     assert matched.tolist() == [2, -1, -1, -1, 3]
-    labels, _ = match_anchors(MATCHING, ANCHORS, apart)
+    labels, _ = match_boxes(MATCHING, ANCHORS, apart)
     assert labels.tolist() == [0] * 5
 
 
 def test_samples_are_balanced() -> None:
     labels = torch.cat([torch.ones(400), torch.zeros(2000), -torch.ones(100)]).int()
-    positive, negative = sample_anchors(MATCHING, labels)
+    positive, negative = sample_matches(MATCHING, labels)
     assert (len(positive), len(negative)) == (128, 128)
     assert (labels[positive] == 1).all()
     assert (labels[negative] == 0).all()
     few = labels.clone()
     few[10:400] = -1
-    positive, negative = sample_anchors(AnchorMatchingConfig(samples=64, positive_fraction=0.25), few)
+    positive, negative = sample_matches(MatchingConfig(samples=64, positive_fraction=0.25), few)
     assert (len(positive), len(negative)) == (10, 54)
     torch.manual_seed(3)
-    first = sample_anchors(MATCHING, labels)
+    first = sample_matches(MATCHING, labels)
     torch.manual_seed(3)
-    assert all(torch.equal(a, b) for a, b in zip(first, sample_anchors(MATCHING, labels), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first, sample_matches(MATCHING, labels), strict=True))
 
 
 def test_every_object_of_a_room_has_an_anchor() -> None:
@@ -139,6 +139,6 @@ def test_every_object_of_a_room_has_an_anchor() -> None:
     grid = (130, 98, 50)
     anchors = torch.cat(make_anchors(CONFIG, level_shapes(*grid), LIKE))
     boxes = torch.tensor([[122.0, 90, 42, 130, 98, 50], [100, 60, 0, 130, 98, 40], [0, 0, 0, 70, 60, 50]])
-    labels, matched = match_anchors(MATCHING, anchors, boxes)
+    labels, matched = match_boxes(MATCHING, anchors, boxes)
     assert set(matched[labels == 1].tolist()) == {0, 1, 2}
     assert (box_iou(boxes, anchors).amax(1) > MATCHING.foreground_iou).all()

@@ -1,0 +1,72 @@
+"""Which part of a box its object fills: the mask head of NeRF-RCNN."""
+
+from dataclasses import dataclass
+from math import gcd
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class MaskHeadConfig:
+    """Mask head of NeRF-RCNN."""
+
+    bins: int = 10
+    """Of a box along each side; its mask has twice as many cells."""
+    convs: int = 4
+    """3³ convolutions before the mask is refined."""
+    channels: int = 256
+    """Of each of them."""
+    norm_groups: int = 0
+    """Groups of GroupNorm after each, fewer where they don't divide the channels; 0 for no norm, as published."""
+    class_agnostic: bool = False
+    """Whether a box has one mask, or one for each class."""
+
+
+class MaskHead(nn.Module):
+    """Convolutions, a transposed one that doubles the resolution, and one mask for each class (Mask R-CNN, in 3D)."""
+
+    def __init__(self, config: MaskHeadConfig, channels: int, classes: int) -> None:
+        """
+        Args:
+            config: of the layers.
+            channels: of the features.
+            classes: without the background.
+        """
+        super().__init__()
+        self.cells = 2 * config.bins
+        self.class_agnostic = config.class_agnostic
+        layers: list[nn.Module] = []
+        for n in range(config.convs):
+            layers.append(nn.Conv3d(config.channels if n else channels, config.channels, 3, padding=1))
+            if config.norm_groups:
+                layers.append(nn.GroupNorm(gcd(config.norm_groups, config.channels), config.channels))
+            layers.append(nn.ReLU(inplace=True))
+        self.tower = nn.Sequential(*layers)
+        self.upsample = nn.ConvTranspose3d(config.channels if config.convs else channels, config.channels, 2, 2)
+        self.logits = nn.Conv3d(config.channels, 1 if config.class_agnostic else classes, 1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
+        nn.init.normal_(self.logits.weight, std=0.001)  # every cell begins undecided
+
+    def forward(
+        self, pooled: Float[Tensor, "K C bins bins bins"], labels: Int[Tensor, "K"]
+    ) -> Float[Tensor, "K cells cells cells"]:
+        """Logits of each box's own class; those of others are not computed.
+
+        Args:
+            pooled: features of boxes.
+            labels: index of each box's class.
+        """
+        x = F.relu(self.upsample(self.tower(pooled)))
+        rows = torch.zeros_like(labels) if self.class_agnostic else labels
+        assert self.logits.bias is not None
+        weight, bias = self.logits.weight[:, :, 0, 0, 0][rows.long()], self.logits.bias[rows.long()]
+        cells = x.permute(0, 2, 3, 4, 1).flatten(1, 3)
+        # A product of matrices, so that autocast chooses its precision.
+        return torch.bmm(cells, weight[:, :, None])[..., 0].unflatten(1, x.shape[2:]) + bias[:, None, None, None]
