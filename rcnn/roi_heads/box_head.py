@@ -42,10 +42,11 @@ class BoxHead(nn.Module):
         """
         super().__init__()
         self.groups = 1 if config.class_agnostic else classes
+        self.columns = 7 if rotated else 6
         self.fc1 = nn.Linear(channels * config.bins**3, config.hidden)
         self.fc2 = nn.Linear(config.hidden, config.hidden)
         self.logits = nn.Linear(config.hidden, 1 + classes)
-        self.deltas = nn.Linear(config.hidden, self.groups * (7 if rotated else 6))
+        self.deltas = nn.Linear(config.hidden, self.groups * self.columns)
         # As Fast R-CNN does: the first boxes are the proposals.
         for layer, std in ((self.logits, 0.01), (self.deltas, 0.001)):
             nn.init.normal_(layer.weight, std=std)
@@ -58,4 +59,4 @@ class BoxHead(nn.Module):
         """
         x = F.relu(self.fc1(pooled.flatten(1)))
         x = F.relu(self.fc2(x))
-        return BoxOutputs(self.logits(x), self.deltas(x).view(len(x), self.groups, -1))
+        return BoxOutputs(self.logits(x), self.deltas(x).view(-1, self.groups, self.columns))

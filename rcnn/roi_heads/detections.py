@@ -64,7 +64,7 @@ def select_detections(
     scores = torch.where(scores >= config.score_threshold, scores, float("nan")).reshape(-1)
     decode = decode_obb_deltas if is_rotated(proposals) else decode_aabb_deltas
     boxes = decode(outputs.deltas.float(), proposals[:, None].float())
-    boxes = boxes.expand(-1, classes, -1).reshape(len(scores), -1)
+    boxes = boxes.expand(-1, classes, -1).flatten(0, 1)
     labels = torch.arange(classes, dtype=torch.int32, device=scores.device).repeat(len(proposals))
     boxes, scores, labels = clip_and_filter(boxes, extent, scores, labels, min_size=config.min_size)
     kept = batched_nms(boxes, scores, labels, config.nms_iou)[: config.max_detections]

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from rcnn.boxes import from_box_frame
 
-# Of boxes and cells, that are read at a time.
-_CELLS = 2**22
+# Of all boxes, that are read at a time: 8 voxels each.
+_CELLS = 2**20
 
 
 @torch.no_grad()
@@ -31,18 +31,22 @@ def mask_targets(
         samples: points of a cell along each axis.
     """
     result = boxes.new_zeros((len(boxes), cells**3), dtype=torch.float32)
-    steps = torch.arange(cells, device=boxes.device)
-    corners = torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
-    ids = rows.to(instances.dtype) + 1
+    corners = _lattice(cells, boxes)
+    offsets = (_lattice(samples, boxes) + 0.5) / samples
+    ids = rows.to(instances.dtype)[:, None] + 1
     at_once = max(1, _CELLS // cells**3)
     for start in range(0, len(boxes), at_once):
         part = slice(start, start + at_once)
-        for sample in range(samples**3):
-            offset = torch.tensor([sample // samples**2, sample // samples % samples, sample % samples])
-            fractions = (corners + ((offset + 0.5) / samples).to(boxes)) / cells
-            points = from_box_frame(fractions, boxes[part, None].float())
-            result[part] += _interpolated(instances, ids[part, None], points)
+        for offset in offsets:
+            points = from_box_frame((corners + offset) / cells, boxes[part, None].float())
+            result[part] += _interpolated(instances, ids[part], points)
     return (result / samples**3).view(-1, cells, cells, cells)
+
+
+def _lattice(size: int, boxes: Tensor) -> Float[Tensor, "V 3"]:
+    """Triples of numbers below a size, in the order of voxels; made on the device, which nobody waits for."""
+    steps = torch.arange(size, device=boxes.device, dtype=torch.float32)
+    return torch.cartesian_prod(steps, steps, steps)
 
 
 def _interpolated(
@@ -50,25 +54,18 @@ def _interpolated(
 ) -> Float[Tensor, "P V"]:
     """The masks of instances between the centres of voxels."""
     points = points - 0.5
-    first = points.floor()
-    after = points - first
-    first = first.long()
-    x, y, z = instances.shape
-    flat = instances.reshape(-1)
-    result = torch.zeros_like(points[..., 0])
-    for corner in range(8):
-        shift = (corner >> 2, corner >> 1 & 1, corner & 1)
-        weight, index, inside = None, None, None
-        for axis, (size, step) in enumerate(zip((x, y, z), shift, strict=True)):
-            place = first[..., axis] + step
-            share = after[..., axis] if step else 1 - after[..., axis]
-            within = (place >= 0) & (place < size)
-            place = place.clamp(0, size - 1)
-            weight = share if weight is None else weight * share
-            inside = within if inside is None else inside & within
-            index = place if index is None else index * size + place
-        assert weight is not None
-        assert inside is not None
-        assert index is not None
-        result += weight * (inside & (flat[index] == ids))
-    return result
+    low = points.floor()
+    after = points - low
+    index, weight = [], []
+    for axis, size in enumerate(instances.shape):
+        place = torch.stack([low[..., axis], low[..., axis] + 1], -1)
+        share = torch.stack([1 - after[..., axis], after[..., axis]], -1)
+        inside = (place >= 0) & (place < size)
+        index.append(place.clamp(0, size - 1).long())
+        weight.append(torch.where(inside, share, 0))
+    x, y, z = index
+    _, size_y, size_z = instances.shape
+    voxels = ((x[..., :, None] * size_y + y[..., None, :]) * size_z)[..., None] + z[..., None, None, :]
+    of_object = instances.reshape(-1)[voxels] == ids[..., None, None, None]
+    weights = (weight[0][..., :, None] * weight[1][..., None, :])[..., None] * weight[2][..., None, None, :]
+    return (weights * of_object).sum((-3, -2, -1))

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
-from rcnn.boxes import MatchingConfig, match_boxes, sample_matches
+from rcnn.boxes import MatchingConfig, is_rotated, match_boxes, sample_matches
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +39,11 @@ def make_roi_targets(
         labels: index of each object's class.
 
     Raises:
-        ValueError: AABBs of objects for OBBs.
+        ValueError: boxes of another kind than the proposals.
     """
+    if is_rotated(proposals) != is_rotated(boxes):
+        found, wanted = ("OBBs", "AABBs") if is_rotated(proposals) else ("AABBs", "OBBs")
+        raise ValueError(f"proposals that are {found} cannot learn {wanted}")
     candidates = torch.cat([proposals.detach(), boxes.to(proposals)])
     matches = match_boxes(config, candidates, boxes)
     positive, negative = sample_matches(config, matches.labels)
