@@ -90,7 +90,7 @@ class RoIHeads(nn.Module):
         ]
         features = self._extended(features, batch)
         rois, learnt = torch.cat([t.boxes for t in targets]), torch.cat([t.labels for t in targets])
-        outputs = self._box_outputs(features, [t.boxes for t in targets])
+        outputs = self._box_outputs(features, [t.boxes for t in targets], batch)
         # A row of zeros stands for the box of background.
         truth = torch.cat([torch.cat([b.to(rois), rois.new_zeros(1, rois.shape[1])])[t.matched] for b, t in zip(
             boxes, targets, strict=True)])  # fmt: skip
@@ -103,7 +103,7 @@ class RoIHeads(nn.Module):
             classes.append(target.labels[:count] - 1)
             if ids is not None and count:
                 wanted.append(mask_targets(ids, target.matched[:count], chosen[-1], self.mask.cells))
-        logits = self._mask_logits(features, chosen, torch.cat(classes))
+        logits = self._mask_logits(features, chosen, torch.cat(classes), batch)
         masks = torch.cat(wanted) if wanted else torch.zeros_like(logits)
         with torch.autocast(logits.device.type, enabled=False):
             return {
@@ -128,7 +128,7 @@ class RoIHeads(nn.Module):
             proposals: of each grid in voxels, possibly none.
         """
         features = self._extended(features, batch)
-        outputs = self._box_outputs(features, proposals)
+        outputs = self._box_outputs(features, proposals, batch)
         counts = [len(found) for found in proposals]
         found = [
             select_detections(self.config.detections, boxes, BoxOutputs(logits, deltas), extent)
@@ -136,19 +136,22 @@ class RoIHeads(nn.Module):
                 proposals, outputs.logits.split(counts), outputs.deltas.split(counts), batch.extents, strict=True
             )
         ]
-        logits = self._mask_logits(features, [d.boxes for d in found], torch.cat([d.labels for d in found]))
+        labels = torch.cat([d.labels for d in found])
+        logits = self._mask_logits(features, [d.boxes for d in found], labels, batch)
         masks = logits.sigmoid().split([len(d) for d in found])
         return [replace(d, masks=mask) for d, mask in zip(found, masks, strict=True)]
 
-    def _box_outputs(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> BoxOutputs:
-        outputs = self.box(self._pool(features, boxes, self.config.box.bins))
+    def _box_outputs(self, features: Sequence[Tensor], boxes: Sequence[Tensor], batch: GridBatch) -> BoxOutputs:
+        outputs = self.box(self._pool(features, boxes, self.config.box.bins, batch))
         return BoxOutputs(*(in_full_precision(part) for part in outputs))
 
-    def _mask_logits(self, features: Sequence[Tensor], boxes: Sequence[Tensor], labels: Tensor) -> Tensor:
-        return in_full_precision(self.mask(self._pool(features, boxes, self.config.mask.bins), labels))
+    def _mask_logits(
+        self, features: Sequence[Tensor], boxes: Sequence[Tensor], labels: Tensor, batch: GridBatch
+    ) -> Tensor:
+        return in_full_precision(self.mask(self._pool(features, boxes, self.config.mask.bins, batch), labels))
 
-    def _pool(self, features: Sequence[Tensor], boxes: Sequence[Tensor], bins: int) -> Tensor:
-        return pool_rois(self.config.pooling, features, boxes, bins, self.strides)
+    def _pool(self, features: Sequence[Tensor], boxes: Sequence[Tensor], bins: int, batch: GridBatch) -> Tensor:
+        return pool_rois(self.config.pooling, features, boxes, bins, batch, self.strides)
 
     def _extended(self, features: Sequence[Tensor], batch: GridBatch) -> list[Tensor]:
         levels = zip(features, self.strides, strict=True)

@@ -112,7 +112,7 @@ class SceneContents:
         """Its grid with the voxels of instances in colours of their own, by `rcnn.instance_palette`."""
         assert self.instances is not None
         chosen = self.instances > 0
-        shade = 0.45 + 0.55 * np.clip(np.tensordot(_LUMINANCE, self.features[:3], 1)[chosen] / 0.8, 0, 1)
+        shade = 0.65 + 0.35 * np.clip(np.tensordot(_LUMINANCE, self.features[:3], 1)[chosen] / 0.8, 0, 1)
         features = self.features.copy()
         grey = np.tensordot(_LUMINANCE, features[:3], 1)
         features[:3] = 0.75 * grey + 0.1  # the rest steps back

@@ -1,7 +1,6 @@
 """`nerf-rcnn train-rpn`, `eval` and `predict` on toy rooms."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from command_line import refused, run
 from toy_rooms import EDGE, TINY, write_toy_rooms
 
-from rcnn import cli
 from rcnn.rpn import NeRFRPN
 from rcnn.weights import DetectorNotes, load_detector, save_detector
 
@@ -28,24 +27,11 @@ def _detector(path: Path, rotated: bool = False) -> Path:
     return path
 
 
-def _run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["nerf-rcnn", *map(str, arguments)])
-    cli.main()
-
-
-def _refused(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        _run(monkeypatch, *arguments)
-    assert isinstance(stopped.value.code, str)
-    assert "\n" not in stopped.value.code
-    return stopped.value.code
-
-
 def test_a_run_trains_evaluates_and_predicts(
     rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     cache = ("--cache", tmp_path / "cache")
-    _run(
+    run(
         monkeypatch, "train-rpn", "--out", tmp_path / "run", "--data", rooms, *cache, "--backbone", "resnet18",
         "--head", "anchor", "--steps", 1, "--batch-size", 1, "--num-workers", 0, "--accelerator", "cpu",
     )  # fmt: skip
@@ -56,7 +42,7 @@ def test_a_run_trains_evaluates_and_predicts(
 
     # A small one, to be quick; its boxes mean nothing, but they must be written as they are found.
     small = _detector(tmp_path / "small.safetensors")
-    _run(
+    run(
         monkeypatch,
         "eval",
         "--detector",
@@ -74,7 +60,7 @@ def test_a_run_trains_evaluates_and_predicts(
     assert (scores["scenes"], scores["objects"]) == (2, 6)
     assert set(scores["classes"]) == {"block", "tower"}
 
-    _run(
+    run(
         monkeypatch,
         "predict",
         "--detector",
@@ -98,7 +84,7 @@ def test_a_run_trains_evaluates_and_predicts(
 
     for more in ((), ("--detector", small, "--min-score", 0, "--in-3d", "glb")):
         pictures = tmp_path / f"pictures_{len(more)}"
-        _run(monkeypatch, "visualize", "--out", pictures, "--data", rooms / "val", *cache, "--limit", 1, *more)
+        run(monkeypatch, "visualize", "--out", pictures, "--data", rooms / "val", *cache, "--limit", 1, *more)
         files = sorted(file.name for file in pictures.iterdir())
         assert files == ["room_0000.glb", "room_0000.png"][(not more) :]
         assert cv2.imread(str(pictures / "room_0000.png")).std() > 10
@@ -107,22 +93,22 @@ def test_a_run_trains_evaluates_and_predicts(
 def test_what_is_wrong_is_one_line(rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     small, cache = _detector(tmp_path / "small.safetensors"), ("--cache", tmp_path / "cache")
     with_small = ("--detector", small, *cache, "--data")
-    wrong = _refused(monkeypatch, "eval", "--detector", tmp_path / "none.safetensors", "--data", rooms, *cache)
+    wrong = refused(monkeypatch, "eval", "--detector", tmp_path / "none.safetensors", "--data", rooms, *cache)
     assert "none.json: cannot be read" in wrong
-    wrong = _refused(monkeypatch, "eval", *with_small, rooms, "--split", "test")
+    wrong = refused(monkeypatch, "eval", *with_small, rooms, "--split", "test")
     assert "needs a folder for each split" in wrong
-    wrong = _refused(monkeypatch, "eval", *with_small, rooms / "nowhere")
+    wrong = refused(monkeypatch, "eval", *with_small, rooms / "nowhere")
     assert "no such folder" in wrong
-    assert "--device abacus" in _refused(
+    assert "--device abacus" in refused(
         monkeypatch, "predict", "--detector", small, "--out", tmp_path, "--data", rooms, "--device", "abacus"
     )
     if not torch.cuda.is_available():
-        wrong = _refused(monkeypatch, "eval", *with_small, rooms, "--split", "val", "--device", "cuda")
+        wrong = refused(monkeypatch, "eval", *with_small, rooms, "--split", "val", "--device", "cuda")
         assert "--device cuda: is no device of this machine" in wrong
     grid = rooms / "bad" / "room_0000" / "grid" / "density.npz"
     grid.parent.mkdir(parents=True)
     grid.write_bytes((rooms / "val" / "room_0000" / "grid" / "density.npz").read_bytes()[:999])
-    wrong = _refused(monkeypatch, "predict", *with_small, rooms / "bad", "--out", tmp_path / "found")
+    wrong = refused(monkeypatch, "predict", *with_small, rooms / "bad", "--out", tmp_path / "found")
     assert "not a readable .npz file" in wrong
     assert not (tmp_path / "found").exists()
 
@@ -134,7 +120,7 @@ def test_bad_scenes_can_be_skipped(
     root = write_toy_rooms(tmp_path / "rooms", train=0, val=2)
     (root / "val" / "room_0001" / "grid" / "truth.npz").write_bytes(b"nothing")
     arguments = ("eval", "--detector", small, "--data", root, "--cache", tmp_path / "cache", "--split", "val")
-    assert "room_0001" in _refused(monkeypatch, *arguments)
-    _run(monkeypatch, *arguments, "--skip-bad", "--out", tmp_path / "scores.json")
+    assert "room_0001" in refused(monkeypatch, *arguments)
+    run(monkeypatch, *arguments, "--skip-bad", "--out", tmp_path / "scores.json")
     assert json.loads((tmp_path / "scores.json").read_text())["scenes"] == 1
     assert "1 of 2 scenes were skipped" in capsys.readouterr().err

@@ -1,16 +1,15 @@
 """`nerf-rcnn train`, `eval`, `predict` and `visualize` with a NeRF-RCNN, on toy rooms."""
 
 import json
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from command_line import refused, run
 from toy_rooms import TINY, TINY_HEADS, write_toy_rooms
 
-from rcnn import cli
 from rcnn.data import GridDataset, SceneReadingConfig, find_scenes
 from rcnn.detecting import find_instances
 from rcnn.grids import read_density_grid
@@ -40,25 +39,12 @@ def detector(rooms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_rcnn(run, Experiment(CONFIG, fast, None), scenes, scenes, {})
 
 
-def _run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["nerf-rcnn", *map(str, arguments)])
-    cli.main()
-
-
-def _refused(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        _run(monkeypatch, *arguments)
-    assert isinstance(stopped.value.code, str)
-    assert "\n" not in stopped.value.code
-    return stopped.value.code
-
-
 def test_one_grid(
     rooms: Path, detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     grid = rooms / "val" / "room_0000" / "grid" / "density.npz"
     out = tmp_path / "found.npz"
-    _run(monkeypatch, "predict", grid, "--output", out, "--detector", detector, "--min-score", 0.3)
+    run(monkeypatch, "predict", grid, "--output", out, "--detector", detector, "--min-score", 0.3)
     shown = capsys.readouterr().out
     assert "3 objects" in shown
     assert str(out) in shown
@@ -78,22 +64,22 @@ def test_scenes_are_scored_and_drawn(
     rooms: Path, detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = ("--detector", detector, "--cache", tmp_path / "cache", "--data", rooms)
-    _run(monkeypatch, "eval", *common, "--split", "val", "--out", tmp_path / "scores.json")
+    run(monkeypatch, "eval", *common, "--split", "val", "--out", tmp_path / "scores.json")
     assert "masks of 2 scenes" in capsys.readouterr().out
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["maskAP50"] > 0.9
     assert scores["boxes"]["objects"] == scores["masks"]["objects"] == 6
-    _run(monkeypatch, "predict", *common[:4], "--data", rooms / "val", "--output", tmp_path / "found", "--look", "ply")
+    run(monkeypatch, "predict", *common[:4], "--data", rooms / "val", "--output", tmp_path / "found", "--look", "ply")
     files = {file.name for file in (tmp_path / "found").iterdir()}
     assert {"room_0000.npz", "room_0000.png", "room_0000", "room_0001.npz"} <= files
     assert (tmp_path / "found" / "room_0000" / "instances.ply").is_file()
     pictures = tmp_path / "pictures"
-    _run(monkeypatch, "visualize", *common[:4], "--data", rooms / "val", "--out", pictures, "--limit", 1)
+    run(monkeypatch, "visualize", *common[:4], "--data", rooms / "val", "--out", pictures, "--limit", 1)
     assert [file.name for file in pictures.iterdir()] == ["room_0000.png"]
 
 
 def test_a_run_from_the_command_line(rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _run(
+    run(
         monkeypatch, "train", "--out", tmp_path / "run", "--data", rooms, "--cache", tmp_path / "cache", "--backbone",
         "compact", "--steps", 1, "--batch-size", 1, "--num-workers", 0, "--accelerator", "cpu", "--class-agnostic",
     )  # fmt: skip
@@ -128,20 +114,20 @@ def test_what_is_wrong_is_one_line(
     rooms: Path, detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grid = rooms / "val" / "room_0000" / "grid" / "density.npz"
-    assert "give one density grid, or --data" in _refused(monkeypatch, "predict", "--detector", detector)
-    assert "must end in .npz" in _refused(monkeypatch, "predict", grid, "--output", tmp_path, "--detector", detector)
-    assert "--tile must be" in _refused(monkeypatch, "predict", grid, "--tile", 3, "--detector", detector)
-    assert "--output is missing" in _refused(monkeypatch, "predict", "--data", rooms / "val", "--detector", detector)
-    missing = _refused(monkeypatch, "predict", tmp_path / "none.npz", "--detector", detector)
+    assert "give one density grid, or --data" in refused(monkeypatch, "predict", "--detector", detector)
+    assert "must end in .npz" in refused(monkeypatch, "predict", grid, "--output", tmp_path, "--detector", detector)
+    assert "--tile must be" in refused(monkeypatch, "predict", grid, "--tile", 3, "--detector", detector)
+    assert "--output is missing" in refused(monkeypatch, "predict", "--data", rooms / "val", "--detector", detector)
+    missing = refused(monkeypatch, "predict", tmp_path / "none.npz", "--detector", detector)
     assert "none.npz: no such file" in missing
     if not SHIPPED.exists():
-        assert "comes without weights" in _refused(monkeypatch, "predict", grid)
-    wrong = _refused(monkeypatch, "train", "--out", tmp_path / "run", "--data", rooms, "--freeze", "rpn")
+        assert "comes without weights" in refused(monkeypatch, "predict", grid)
+    wrong = refused(monkeypatch, "train", "--out", tmp_path / "run", "--data", rooms, "--freeze", "rpn")
     assert "give weights with --init" in wrong
     torch.manual_seed(0)
     lamps = NeRFRCNNConfig(TINY, TINY_HEADS, ("lamp",))
     save_detector(tmp_path / "lamps.safetensors", NeRFRCNN(lamps).state_dict(), DetectorNotes(lamps))
-    wrong = _refused(
+    wrong = refused(
         monkeypatch, "eval", "--detector", tmp_path / "lamps.safetensors", "--data", rooms, "--split", "val",
         "--cache", tmp_path / "cache",
     )  # fmt: skip

@@ -42,12 +42,32 @@ def test_padding_does_not_change_features(canonical: float) -> None:
     each = [maps(extent, seed) for seed, extent in enumerate(EXTENTS)]
     whole = padded(batch, each)
     extended = [extend_edges(x, batch.padding_at(stride)) for x, stride in zip(whole, STRIDES, strict=True)]
-    together = pool_rois(config, extended, BOXES, 3, STRIDES)
-    alone = torch.cat([pool_rois(config, m, [b], 3, STRIDES) for m, b in zip(each, BOXES, strict=True)])
+    together = pool_rois(config, extended, BOXES, 3, batch, STRIDES)
+    single = [GridBatch.collate([torch.zeros(4, *extent)]) for extent in EXTENTS]
+    alone = torch.cat(
+        [pool_rois(config, m, [b], 3, one, STRIDES) for m, b, one in zip(each, BOXES, single, strict=True)]
+    )
     torch.testing.assert_close(together, alone)
-    assert not torch.allclose(pool_rois(config, whole, BOXES, 3, STRIDES), alone), "walls matter"
-    rotated = pool_rois(config, extended, [aabb_to_obb(b) for b in BOXES], 3, STRIDES)
+    assert not torch.allclose(pool_rois(config, whole, BOXES, 3, batch, STRIDES), alone), "walls matter"
+    rotated = pool_rois(config, extended, [aabb_to_obb(b) for b in BOXES], 3, batch, STRIDES)
     torch.testing.assert_close(rotated, alone)
+
+
+@pytest.mark.parametrize("mode", ["roi_align", "crop_and_resize"])
+def test_boxes_over_walls_and_other_samplings(mode: str) -> None:
+    config = RoIPoolingConfig(20.0, 3, mode=mode)  # type: ignore[arg-type]
+    boxes = BOXES if mode == "crop_and_resize" else [aabb_to_obb(b + torch.tensor([0.0, 0, 0, 9, 9, 9])) for b in BOXES]
+    batch = GridBatch.collate([torch.zeros(4, *extent) for extent in EXTENTS])
+    each = [maps(extent, seed) for seed, extent in enumerate(EXTENTS)]
+    extended = [
+        extend_edges(x, batch.padding_at(stride)) for x, stride in zip(padded(batch, each), STRIDES, strict=True)
+    ]
+    for n, extent in enumerate(EXTENTS):
+        one = GridBatch.collate([torch.zeros(4, *extent)])
+        alone = pool_rois(config, each[n], [boxes[n]], 3, one, STRIDES)
+        first = 0 if n == 0 else len(boxes[0])
+        together = pool_rois(config, extended, boxes, 3, batch, STRIDES)[first : first + len(boxes[n])]
+        torch.testing.assert_close(together, alone)
 
 
 def test_edges_have_gradients() -> None:
