@@ -10,6 +10,7 @@ those of the same grid in a padded batch.
 
 import json
 import statistics
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+
+if __name__ == "__main__":
+    # A script's folder comes first, and there a benchmark has the name of the package roi_align3d.
+    sys.path.pop(0)
 
 from rcnn.backbones import BACKBONES, BackboneName, GridBatch
 from rcnn.boxes import enclosing_aabb
