@@ -7,7 +7,7 @@ above. Functions tell the two apart by their 6 or 7 columns.
 from rcnn.boxes.anchors import AnchorConfig, make_anchors
 from rcnn.boxes.box_frame import from_box_frame, to_box_frame
 from rcnn.boxes.box_matching import BoxMatches, MatchingConfig, match_boxes, sample_matches
-from rcnn.boxes.clipping import clip_and_filter, clip_boxes, usable_boxes
+from rcnn.boxes.clipping import clip_and_filter, clip_boxes, thicken_boxes, usable_boxes
 from rcnn.boxes.conversions import (
     aabb_to_obb,
     box_corners,
@@ -18,6 +18,7 @@ from rcnn.boxes.conversions import (
     normalize_obb,
     normalize_yaw,
     obb_to_aabb,
+    widen_boxes,
 )
 from rcnn.boxes.delta_coders import decode_aabb_deltas, decode_obb_deltas, encode_aabb_deltas, encode_obb_deltas
 from rcnn.boxes.delta_losses import projected_box_loss, smooth_l1_box_loss
@@ -71,6 +72,8 @@ __all__ = [
     "projected_box_loss",
     "sample_matches",
     "smooth_l1_box_loss",
+    "thicken_boxes",
     "to_box_frame",
     "usable_boxes",
+    "widen_boxes",
 ]

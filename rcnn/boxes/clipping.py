@@ -28,6 +28,28 @@ def clip_boxes(boxes: Float[Tensor, "N columns"], grid_size: Sequence[float]) ->
     return torch.cat([boxes[:, :2], height[:, :1], boxes[:, 3:5], height[:, 1:], boxes[:, 6:]], 1)
 
 
+def thicken_boxes(boxes: Float[Tensor, "N columns"], grid_size: Sequence[float]) -> Float[Tensor, "N columns"]:
+    """Boxes with no side under one voxel, which is the least that an object owns, as far as the grid has room.
+
+    Thin ones grow about their middle, and AABBs, and the height of OBBs, from the walls inwards.
+
+    Args:
+        boxes: clipped AABBs or OBBs in voxels.
+        grid_size: voxels along x, y, z, without padding.
+    """
+    limit = boxes.new_tensor(list(grid_size))
+    sizes = box_sizes(boxes)
+    if is_rotated(boxes):
+        wanted = sizes.clamp(min=1)
+        half = 0.5 * wanted[:, 2]
+        z = torch.where(sizes[:, 2] < 1, boxes[:, 2].maximum(half).minimum(limit[2] - half), boxes[:, 2])
+        return torch.cat([boxes[:, :2], z[:, None], wanted, boxes[:, 6:]], 1)
+    low = 0.5 * (boxes[:, :3] + boxes[:, 3:]) - 0.5
+    low = low.minimum(limit - 1).clamp(min=0)
+    thin = sizes < 1
+    return torch.cat([torch.where(thin, low, boxes[:, :3]), torch.where(thin, low + 1, boxes[:, 3:])], 1)
+
+
 def usable_boxes(
     boxes: Float[Tensor, "N columns"], grid_size: Sequence[float], min_size: float = 1e-3
 ) -> Bool[Tensor, "N"]:

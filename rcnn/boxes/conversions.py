@@ -74,6 +74,13 @@ def box_sizes(boxes: Float[Tensor, "*N columns"]) -> Float[Tensor, "*N 3"]:
     return boxes[..., 3:6] if is_rotated(boxes) else boxes[..., 3:] - boxes[..., :3]
 
 
+def widen_boxes(boxes: Float[Tensor, "*N columns"], margin: float) -> Float[Tensor, "*N columns"]:
+    """Boxes with all faces moved outwards by a margin."""
+    if is_rotated(boxes):
+        return torch.cat([boxes[..., :3], boxes[..., 3:6] + 2 * margin, boxes[..., 6:]], -1)
+    return torch.cat([boxes[..., :3] - margin, boxes[..., 3:] + margin], -1)
+
+
 def box_volume(boxes: Float[Tensor, "*N columns"]) -> Float[Tensor, "*N"]:
     """Volumes; a box with a negative side is empty."""
     return box_sizes(boxes).clamp(min=0).prod(-1)

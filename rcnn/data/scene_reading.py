@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float32, Int32
 from torch import Tensor
 
-from rcnn.boxes import box_sizes, clip_and_filter, clip_boxes, usable_boxes
+from rcnn.boxes import box_sizes, clip_and_filter, clip_boxes, thicken_boxes, usable_boxes
 from rcnn.data.scenes import BoxKind, DataLayout, SceneFiles
 from rcnn.errors import InputError
 from rcnn.grids import DensityGrid, GridTruth, read_density_grid, read_grid_truth
@@ -55,7 +55,7 @@ class SceneReadingConfig:
 
 @dataclass(frozen=True, eq=False)
 class SceneTruth:
-    """The boxes of one scene in voxel units, cut to the grid (OBBs to its height)."""
+    """The boxes of one scene in voxel units, cut to the grid (OBBs to its height), no side thinner than a voxel."""
 
     boxes: Float32[np.ndarray, "K columns"]
     """AABBs or OBBs, as asked for."""
@@ -197,10 +197,12 @@ def _checked_truth(path: Path, truth: GridTruth, kind: BoxKind, grid: DensityGri
             f"{path}: box {row + 1} of {len(boxes)} ({_numbers(boxes[row])} voxels) lies outside of the grid of "
             f"{'x'.join(map(str, grid.resolution))}; correct it or leave it out"
         )
+    # A rug of a centimetre owns a layer of voxels, and no detector can do better than that.
+    thick = thicken_boxes(clipped, grid.resolution)
     companion = truth.obb if kind == "aabb" else None
-    return SceneTruth(
-        clipped.float().numpy(), truth.categories, None if companion is None else companion.astype(np.float32)
-    )
+    if companion is not None:
+        companion = thicken_boxes(torch.from_numpy(companion.astype(np.float64)), grid.resolution).float().numpy()
+    return SceneTruth(thick.float().numpy(), truth.categories, companion)
 
 
 def _check_declared_size(path: Path) -> None:

@@ -40,7 +40,9 @@ class Detections:
     labels: Int32[Tensor, "D"]
     """Index of the class."""
     masks: Float[Tensor, "D M M M"] | None = None
-    """Probability that the object fills each cell of its box; None before the mask head."""
+    """Probability that the object fills each cell of its mask box; None before the mask head."""
+    mask_boxes: Float[Tensor, "D columns"] | None = None
+    """What the masks lie over: the boxes, a little wider; None before the mask head."""
 
     def __len__(self) -> int:
         return len(self.boxes)

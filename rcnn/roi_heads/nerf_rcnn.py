@@ -181,7 +181,8 @@ class NeRFRCNN(nn.Module):
         results = []
         for found, extent in zip(self.detect(batch, proposals), batch.extents, strict=True):
             assert found.masks is not None
-            masks = paste_masks(found.masks, found.boxes, extent, self.config.mask_threshold)
+            assert found.mask_boxes is not None
+            masks = paste_masks(found.masks, found.mask_boxes, extent, self.config.mask_threshold)
             whole = SceneInstances(found.boxes, found.scores, found.labels, masks, self.config.categories)
             kept = mask_nms(masks, found.scores, None, self.config.mask_nms_iou)
             results.append(whole.select(kept[masks.counts[kept] > 0]))

@@ -66,7 +66,13 @@ def heads_from_published(
     config = RoIHeadsConfig(
         RoIPoolingConfig(mode="crop_and_resize"),
         BoxHeadConfig(round((width / channels) ** (1 / 3)), hidden),
-        MaskHeadConfig(MASK_BINS, sum(name.endswith(".weight") for name in renamed if "tower" in name), mask_channels),
+        MaskHeadConfig(
+            MASK_BINS,
+            sum(name.endswith(".weight") for name in renamed if "tower" in name),
+            mask_channels,
+            margin=0.0,
+            detail_channels=0,
+        ),
         detections=DetectionConfig(score_threshold=0.01, nms_iou=0.2),
     )
     categories = CATEGORIES if classes == len(CATEGORIES) else tuple(f"class {n + 1}" for n in range(classes))

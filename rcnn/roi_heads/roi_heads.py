@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rcnn.backbones import GridBatch
 from rcnn.backbones.half_precision import in_full_precision
-from rcnn.boxes import MatchingConfig
+from rcnn.boxes import MatchingConfig, widen_boxes
 from rcnn.roi_heads.box_head import BoxHead, BoxHeadConfig, BoxOutputs
 from rcnn.roi_heads.detections import DetectionConfig, Detections, select_detections
 from rcnn.roi_heads.mask_head import MaskHead, MaskHeadConfig
@@ -96,15 +96,17 @@ class RoIHeads(nn.Module):
             boxes, targets, strict=True)])  # fmt: skip
 
         learns_mask = [None] * len(targets) if instances is None else instances
-        chosen, wanted, classes = [], [], []
+        chosen, classes, maps, rows, boxes_with_masks = [], [], [], [], []
         for target, ids in zip(targets, learns_mask, strict=True):
             count = 0 if ids is None else target.positives
-            chosen.append(target.boxes[:count])
+            chosen.append(widen_boxes(target.boxes[:count], self.config.mask.margin))
             classes.append(target.labels[:count] - 1)
             if ids is not None and count:
-                wanted.append(mask_targets(ids, target.matched[:count], chosen[-1], self.mask.cells))
+                maps.append(ids)
+                rows.append(target.matched[:count])
+                boxes_with_masks.append(chosen[-1])
         logits = self._mask_logits(features, chosen, torch.cat(classes), batch)
-        masks = torch.cat(wanted) if wanted else torch.zeros_like(logits)
+        masks = mask_targets(maps, rows, boxes_with_masks, self.mask.cells) if maps else torch.zeros_like(logits)
         with torch.autocast(logits.device.type, enabled=False):
             return {
                 "class": weights.class_weight * class_loss(outputs.logits, learnt),
@@ -137,9 +139,12 @@ class RoIHeads(nn.Module):
             )
         ]
         labels = torch.cat([d.labels for d in found])
-        logits = self._mask_logits(features, [d.boxes for d in found], labels, batch)
+        mask_boxes = [widen_boxes(d.boxes, self.config.mask.margin) for d in found]
+        logits = self._mask_logits(features, mask_boxes, labels, batch)
         masks = logits.sigmoid().split([len(d) for d in found])
-        return [replace(d, masks=mask) for d, mask in zip(found, masks, strict=True)]
+        return [
+            replace(d, masks=mask, mask_boxes=boxes) for d, mask, boxes in zip(found, masks, mask_boxes, strict=True)
+        ]
 
     def _box_outputs(self, features: Sequence[Tensor], boxes: Sequence[Tensor], batch: GridBatch) -> BoxOutputs:
         outputs = self.box(self._pool(features, boxes, self.config.box.bins, batch))
@@ -148,7 +153,13 @@ class RoIHeads(nn.Module):
     def _mask_logits(
         self, features: Sequence[Tensor], boxes: Sequence[Tensor], labels: Tensor, batch: GridBatch
     ) -> Tensor:
-        return in_full_precision(self.mask(self._pool(features, boxes, self.config.mask.bins, batch), labels))
+        pooled, grid = self._pool(features, boxes, self.config.mask.bins, batch), None
+        if self.mask.detail is not None:
+            # As fine as the mask: one sample of a cell is enough.
+            pooling = replace(self.config.pooling, sampling_ratio=1)
+            walls = extend_edges(batch.features, batch.padding_at(1))
+            grid = pool_rois(pooling, [walls], boxes, self.mask.cells, batch, [1])
+        return in_full_precision(self.mask(pooled, labels, grid))
 
     def _pool(self, features: Sequence[Tensor], boxes: Sequence[Tensor], bins: int, batch: GridBatch) -> Tensor:
         return pool_rois(self.config.pooling, features, boxes, bins, batch, self.strides)

@@ -19,6 +19,7 @@ from rcnn.boxes import (
     normalize_yaw,
     obb_to_aabb,
     paired_box_iou,
+    thicken_boxes,
 )
 
 NAN = float("nan")
@@ -84,6 +85,16 @@ def test_clipping_by_hand() -> None:
     obbs = torch.tensor([[5.0, 5, 5, 4, 3, 4, 0.3], [5, 5, 3, 4, 3, 2, 0.3]])
     expected = torch.tensor([[5.0, 5, 4.5, 4, 3, 3, 0.3], [5, 5, 3, 4, 3, 2, 0.3]])
     assert torch.equal(clip_boxes(obbs, (10, 8, 6)), expected)
+
+
+def test_thin_boxes_get_a_voxel_by_hand() -> None:
+    aabbs = torch.tensor([[1.0, 2, 0, 5, 4, 0.25], [3, 1, 5.9, 3.5, 2, 6], [1, 1, 1, 3.5, 2, 2]])
+    expected = torch.tensor([[1.0, 2, 0, 5, 4, 1], [2.75, 1, 5, 3.75, 2, 6], [1, 1, 1, 3.5, 2, 2]])
+    assert torch.equal(thicken_boxes(aabbs, (10, 8, 6)), expected)
+    obbs = torch.tensor([[5.0, 5, 0.125, 4, 0.5, 0.25, 0.3], [5, 5, 3, 4, 3, 2, 0.3]])
+    expected = torch.tensor([[5.0, 5, 0.5, 4, 1, 1, 0.3], [5, 5, 3, 4, 3, 2, 0.3]])
+    assert torch.equal(thicken_boxes(obbs, (10, 8, 6)), expected)
+    assert torch.equal(thicken_boxes(torch.tensor([[0, 0, 0, 0.5, 1, 1]]), (0.5, 4, 4))[0, :3], torch.zeros(3))
 
 
 @pytest.mark.parametrize("rotated", [False, True])

@@ -76,6 +76,17 @@ def test_a_room(tmp_path: Path, reading: SceneReadingConfig, compress: bool):
     assert dataset.report() is None
 
 
+def test_an_object_thinner_than_a_voxel_has_a_box_of_one(tmp_path: Path, reading: SceneReadingConfig):
+    rug = np.array([[1.0, 1, 0, 8, 5, 0.25]])
+    obb = np.array([[4.5, 3, 0.125, 7, 4, 0.25, 0]])
+    write_room(tmp_path / "rooms" / "a", GridTruth(None, np.array([1], np.int32), ("rug",), rug, obb))
+    boxes: dict[BoxKind, list[float]] = {"aabb": [1, 1, 0, 8, 5, 1], "obb": [4.5, 3, 0.5, 7, 4, 1, 0]}
+    for kind, expected in boxes.items():
+        config = SceneReadingConfig(boxes=kind, cache=reading.cache)
+        (sample,) = GridDataset(find_scenes(tmp_path / "rooms", None), config)
+        torch.testing.assert_close(truth(sample)[0], torch.tensor([expected], dtype=torch.float32))
+
+
 def test_published_scenes(tmp_path: Path, reading: SceneReadingConfig):
     """3D-FRONT's logarithms; their samples lie on the faces of the box, ours in voxels."""
     write_features(tmp_path / "features" / "s1.npz")

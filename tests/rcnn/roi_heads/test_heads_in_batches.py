@@ -189,7 +189,7 @@ def test_heads_learn_a_scene(rotated: bool, agnostic: bool) -> None:
         axes = [torch.linspace(-1, 1, side) for side in level.shape[2:]]
         level[0, 2:5] = torch.stack(torch.meshgrid(*axes, indexing="ij"))
     optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
-    for _ in range(60):
+    for _ in range(80):
         losses = model.losses(features, single(0), [proposals], [boxes], [LABELS[0]], [ids])
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
@@ -199,5 +199,6 @@ def test_heads_learn_a_scene(rotated: bool, agnostic: bool) -> None:
     order = [LABELS[0].tolist().index(label) for label in found.labels.tolist()]
     torch.testing.assert_close(found.boxes, boxes[order], atol=1.0, rtol=0)
     assert found.masks is not None
-    wanted = mask_targets(ids, torch.tensor(order), found.boxes, 8)
+    assert found.mask_boxes is not None
+    wanted = mask_targets([ids], [torch.tensor(order)], [found.mask_boxes], 8)
     assert float(((found.masks > 0.5) == (wanted > 0.5)).float().mean()) > 0.9

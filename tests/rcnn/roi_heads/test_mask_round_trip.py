@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from rcnn.boxes import aabb_to_obb, widen_boxes
 from rcnn.data import GridFrame
 from rcnn.instances import VoxelMasks, paste_masks
 from rcnn.roi_heads import mask_targets
@@ -34,7 +35,7 @@ def test_targets_are_roi_align_of_the_masks(rotated: bool, samples: int) -> None
     mask = (ids() == 1).float()[None, None]
     align = roi_align_rotated_3d if rotated else roi_align_3d
     expected = align(mask, [boxes], 5, sampling_ratio=samples)[:, 0]
-    found = mask_targets(ids(), torch.zeros(2, dtype=torch.int64), boxes, 5, samples)
+    found = mask_targets([ids()], [torch.zeros(2, dtype=torch.int64)], [boxes], 5, samples)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
@@ -42,9 +43,11 @@ def test_objects_survive_the_way_there_and_back() -> None:
     truth = VoxelMasks.of_ids(ids(), 2)
     boxes = torch.tensor([[3.0, 2, 1, 9, 8, 7], [13, 11, 9, 14, 12, 10]])
     for cells in (4, 20):
-        masks = mask_targets(ids(), torch.arange(2), boxes, cells)
+        masks = mask_targets([ids()], [torch.arange(2)], [boxes], cells)
         assert torch.equal(paste_masks(masks, boxes, SHAPE).dense()[1], truth.dense()[1]), "the one voxel"
-    assert float(paste_masks(mask_targets(ids(), torch.arange(2), boxes, 20), boxes, SHAPE).iou(truth)[0, 0]) > 0.95
+    assert (
+        float(paste_masks(mask_targets([ids()], [torch.arange(2)], [boxes], 20), boxes, SHAPE).iou(truth)[0, 0]) > 0.95
+    )
 
 
 def test_one_voxel_survives_from_the_world_to_the_world() -> None:
@@ -55,7 +58,7 @@ def test_one_voxel_survives_from_the_world_to_the_world() -> None:
     instances = torch.zeros(SHAPE, dtype=torch.int32)
     instances[tuple(voxel)] = 1
     box = torch.tensor([[*voxel, *(voxel + 1)]], dtype=torch.float32)
-    masks = paste_masks(mask_targets(instances, torch.zeros(1).long(), box, 20), box, SHAPE)
+    masks = paste_masks(mask_targets([instances], [torch.zeros(1).long()], [box], 20), box, SHAPE)
     (found,) = masks.dense()[0].nonzero().tolist()
     assert found == voxel.tolist()
     low, high = frame.boxes_to_world(box)[0].reshape(2, 3)
@@ -89,10 +92,22 @@ def test_parts_of_the_work_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     boxes = torch.cat([low, low + 1 + 6 * torch.rand(12, 3, generator=generator)], 1)
     masks = torch.rand(12, 5, 5, 5, generator=generator)
     whole = paste_masks(masks, boxes, SHAPE)
-    targets = mask_targets(ids(), torch.arange(12) % 2, boxes, 4)
+    targets = mask_targets([ids()], [torch.arange(12) % 2], [boxes], 4)
     monkeypatch.setattr(sys.modules["rcnn.instances.paste_masks"], "_VOXELS", 50)
-    monkeypatch.setattr(sys.modules["rcnn.roi_heads.mask_targets"], "_CELLS", 100)
+    monkeypatch.setattr(sys.modules["rcnn.roi_heads.mask_targets"], "_POINTS", 1100)
     parts = paste_masks(masks, boxes, SHAPE)
     assert torch.equal(parts.voxels, whole.voxels)
     assert torch.equal(parts.counts, whole.counts)
-    assert torch.equal(mask_targets(ids(), torch.arange(12) % 2, boxes, 4), targets)
+    assert torch.equal(mask_targets([ids()], [torch.arange(12) % 2], [boxes], 4), targets)
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_voxels_that_an_object_touches_survive(rotated: bool) -> None:
+    """Their centres may lie outside of its box: a rug of a quarter of a voxel, a board of one and a half."""
+    instances = torch.zeros(SHAPE, dtype=torch.int32)
+    instances[2:9, 3:10, 0] = 1
+    instances[11:13, 2:9, 3:8] = 2
+    boxes = torch.tensor([[2.2, 3.1, 0.0, 8.9, 9.7, 0.25], [11.3, 2.0, 3.6, 12.8, 9.0, 7.9]])
+    wide = widen_boxes(aabb_to_obb(boxes) if rotated else boxes, 0.5)
+    masks = paste_masks(mask_targets([instances], [torch.arange(2)], [wide], 20), wide, SHAPE)
+    assert torch.equal(masks.dense(), torch.stack([instances == 1, instances == 2]))

@@ -94,9 +94,9 @@ def test_gpus_find_what_cpus_find(rotated: bool) -> None:
     assert torch.equal(rows, mask_nms(pasted.to("cpu"), expected.scores, None, 0.3))
     ids = torch.zeros(EXTENTS[0], dtype=torch.int32)
     ids[3:20, 4:15, 2:9] = 1
-    targets = mask_targets(ids, torch.zeros(2).long(), proposals, 8)
+    targets = mask_targets([ids], [torch.zeros(2).long()], [proposals], 8)
     torch.testing.assert_close(
-        mask_targets(ids.cuda(), torch.zeros(2).long().cuda(), proposals.cuda(), 8).cpu(), targets
+        mask_targets([ids.cuda()], [torch.zeros(2).long().cuda()], [proposals.cuda()], 8).cpu(), targets
     )
     assert torch.equal(VoxelMasks.of_ids(ids.cuda(), 1).dense().cpu()[0], ids == 1)
     training = model.train()

@@ -95,15 +95,22 @@ def test_losses_without_objects_are_zero_with_gradients() -> None:
 
 
 @pytest.mark.parametrize("agnostic", [False, True])
-def test_masks_are_those_of_the_own_class(agnostic: bool) -> None:
+@pytest.mark.parametrize("detail_channels", [0, 5])
+def test_masks_are_those_of_the_own_class(agnostic: bool, detail_channels: int) -> None:
     torch.manual_seed(0)
-    head = MaskHead(MaskHeadConfig(bins=3, convs=1, channels=4, norm_groups=2, class_agnostic=agnostic), 5, 3)
+    config = MaskHeadConfig(
+        bins=3, convs=1, channels=4, norm_groups=2, class_agnostic=agnostic, detail_channels=detail_channels
+    )
+    head = MaskHead(config, 5, 3)
     torch.nn.init.normal_(head.logits.weight)
     pooled, labels = torch.randn(4, 5, 3, 3, 3), torch.tensor([2, 0, 2, 1], dtype=torch.int32)
-    every = head.logits(head.upsample(head.tower(pooled)).relu())
+    grid, x = torch.rand(4, 4, 6, 6, 6), head.upsample(head.tower(pooled)).relu()
+    if head.detail is not None:
+        x = head.detail(torch.cat([head.narrow(x).relu(), grid], 1))
+    every = head.logits(x)
     expected = every[:, 0] if agnostic else every[torch.arange(4), labels.long()]
-    torch.testing.assert_close(head(pooled, labels), expected)
-    assert head(pooled[:0], labels[:0]).shape == (0, 6, 6, 6)
+    torch.testing.assert_close(head(pooled, labels, grid), expected)
+    assert head(pooled[:0], labels[:0], grid[:0]).shape == (0, 6, 6, 6)
 
 
 def outputs(probabilities: Tensor, targets: Tensor, proposals: Tensor, classes: int) -> BoxOutputs:

@@ -108,7 +108,9 @@ def _published_rcnn(path: Path) -> NeRFRCNN:
     torch.manual_seed(0)
     aabb = replace(FCOS, rotated=False)
     heads = RoIHeadsConfig(
-        RoIPoolingConfig(mode="crop_and_resize"), BoxHeadConfig(hidden=16), MaskHeadConfig(channels=8)
+        RoIPoolingConfig(mode="crop_and_resize"),
+        BoxHeadConfig(hidden=16),
+        MaskHeadConfig(channels=8, margin=0.0, detail_channels=0),
     )
     model = NeRFRCNN(NeRFRCNNConfig(aabb, heads, CATEGORIES)).eval()
     torch.nn.init.normal_(model.heads.box.deltas.weight)
