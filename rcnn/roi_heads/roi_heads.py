@@ -96,17 +96,18 @@ class RoIHeads(nn.Module):
             boxes, targets, strict=True)])  # fmt: skip
 
         learns_mask = [None] * len(targets) if instances is None else instances
-        chosen, classes, maps, rows, boxes_with_masks = [], [], [], [], []
+        chosen, classes, taught = [], [], []
         for target, ids in zip(targets, learns_mask, strict=True):
             count = 0 if ids is None else target.positives
             chosen.append(widen_boxes(target.boxes[:count], self.config.mask.margin))
             classes.append(target.labels[:count] - 1)
-            if ids is not None and count:
-                maps.append(ids)
-                rows.append(target.matched[:count])
-                boxes_with_masks.append(chosen[-1])
+            if ids is not None:
+                taught.append((ids, target.matched[:count], chosen[-1]))
         logits = self._mask_logits(features, chosen, torch.cat(classes), batch)
-        masks = mask_targets(maps, rows, boxes_with_masks, self.mask.cells) if maps else torch.zeros_like(logits)
+        masks = torch.zeros_like(logits)
+        if taught:
+            maps, rows, taught_boxes = zip(*taught, strict=True)
+            masks = mask_targets(maps, rows, taught_boxes, self.mask.cells)
         with torch.autocast(logits.device.type, enabled=False):
             return {
                 "class": weights.class_weight * class_loss(outputs.logits, learnt),

@@ -93,12 +93,17 @@ class Lifting:
 
 def matched_to_truth(segments: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """The ids that a perfect matcher gives to segments: those of what they mostly show."""
-    table = np.zeros((int(segments.max(initial=0)) + 1, int(truth.max(initial=0)) + 1))
-    chosen = (segments >= 0) & (truth >= 0)
-    np.add.at(table, (segments[chosen], truth[chosen]), 1)
-    best = table.argmax(1).astype(np.int32)
+    best = shared_pixels(segments, truth).argmax(1).astype(np.int32)
     best[0] = 0
     return np.where(segments < 0, -1, best[np.maximum(segments, 0)]).astype(np.int32)
+
+
+def shared_pixels(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Pixels of each pair of ids, from 0 on."""
+    table = np.zeros((int(one.max(initial=0)) + 1, int(other.max(initial=0)) + 1))
+    labelled = (one >= 0) & (other >= 0)
+    np.add.at(table, (one[labelled], other[labelled]), 1)
+    return table
 
 
 def scene_quality(maps: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
@@ -112,10 +117,7 @@ def scene_quality(maps: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> fl
 def association(maps: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> dict[str, float]:
     """Found objects that hold more than a fifth of another's pixels, and true ones of which more than a fifth lies in
     others than their main one."""
-    every, wanted = np.concatenate(maps, axis=None), np.concatenate(truth, axis=None)
-    both = (every > 0) & (wanted > 0)
-    table = np.zeros((int(every.max(initial=0)) + 1, int(wanted.max(initial=0)) + 1))
-    np.add.at(table, (every[both], wanted[both]), 1)
+    table = shared_pixels(np.concatenate(maps, axis=None), np.concatenate(truth, axis=None))[1:, 1:]
 
     def impure(rows: np.ndarray) -> float:
         sums = rows.sum(1)
@@ -127,6 +129,8 @@ def association(maps: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> dict
 def read_views(room: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """True masks of the training views, and the voxel that each pixel sees."""
     scene = json.loads((room / "transforms.json").read_text())
+    if not all("depth_file_path" in frame for frame in scene["frames"]):
+        raise SystemExit(f"{room}: has no depth maps; make rooms with nerf-rcnn rooms make")
     low, high = np.array(scene["room_bbox"])
     edge = float((high - low).max()) / RESOLUTION
     shape = np.ceil((high - low) / edge - 1e-6).astype(int)
