@@ -23,9 +23,9 @@ class MaskHeadConfig:
     """Groups of GroupNorm after each, fewer where they don't divide the channels; 0 for no norm, as published."""
     class_agnostic: bool = False
     """Whether a box has one mask, or one for each class."""
-    margin: float = 0.5
+    margin: float = 1.5
     """Voxels by which boxes are widened on each side before they are filled: an object owns the voxels that its surface
-    touches, and this brings their centres into its box. 0 as published."""
+    touches, and what a box that is a little too small leaves out, its mask can still reach. 0 as published."""
     detail_channels: int = 32
     """Of the two 3³ convolutions that see the mask's features and the grid itself, colour and opacity, in the mask's
     cells: even the finest level of features has cells of 4 voxels, and much furniture is thinner. 0 for none, as

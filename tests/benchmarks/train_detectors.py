@@ -4,12 +4,13 @@
 
 Makes the rooms, grids of the training and validation rooms straight from their surfaces, and radiance fields of the
 test rooms (which needs a GPU and `instance_nerfstudio`); trains; writes OUT/<name>.json with all scores, pictures of
-all test rooms, and a table. Detectors of one lane are trained one after another, lanes at the same time. All of it goes
-on where it stopped when it is started again. `--ship compact` at last puts that detector, in half precision, where
-`nerf-rcnn predict` finds it by default.
+all test rooms, and a table. Detectors of one lane are trained one after another, lanes at the same time; they take the
+GPUs in turn. All of it goes on where it stopped when it is started again. `--ship compact` at last puts that detector,
+in half precision, where `nerf-rcnn predict` finds it by default.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -41,13 +42,14 @@ class Recipe:
 
 
 RECIPES = {
-    "compact": Recipe("train", ("--backbone", "compact", "--lr", "5e-4"), 6),
+    "compact": Recipe("train", ("--backbone", "compact", "--lr", "5e-4"), 5),
     "resnet50": Recipe("train", ("--backbone", "resnet50"), 3),
-    "resnet50_fcos_aabb": Recipe("train-rpn", ("--backbone", "resnet50"), 1.5),
-    "resnet50_fcos_obb": Recipe("train-rpn", ("--backbone", "resnet50", "--boxes", "obb"), 1.5),
-    "resnet50_anchor_aabb": Recipe("train-rpn", ("--backbone", "resnet50", "--head", "anchor"), 1.5),
-    "resnet50_anchor_obb": Recipe("train-rpn", ("--backbone", "resnet50", "--head", "anchor", "--boxes", "obb"), 1.5),
-    "swin_fcos_aabb": Recipe("train-rpn", ("--backbone", "swin_s"), 1.5),
+    "resnet50_fcos_aabb": Recipe("train-rpn", ("--backbone", "resnet50"), 2.5),
+    "resnet50_fcos_obb": Recipe("train-rpn", ("--backbone", "resnet50", "--boxes", "obb"), 2.5),
+    "resnet50_anchor_aabb": Recipe("train-rpn", ("--backbone", "resnet50", "--head", "anchor"), 2.5),
+    "resnet50_anchor_obb": Recipe("train-rpn", ("--backbone", "resnet50", "--head", "anchor", "--boxes", "obb"), 2.5),
+    "swin_fcos_aabb": Recipe("train-rpn", ("--backbone", "swin_s"), 2.5),
+    "swin_fcos_obb": Recipe("train-rpn", ("--backbone", "swin_s", "--boxes", "obb"), 2.5),
 }
 
 
@@ -67,7 +69,9 @@ class TrainDetectors:
     time_factor: float = 1.0
     """All runs this much longer."""
     num_workers: int = 12
-    """Processes that make rooms, and that load scenes for each lane."""
+    """Processes that make rooms."""
+    loaders: int = 4
+    """Processes that load scenes, for each lane."""
     radiance: bool = True
     """Test on radiance fields; else on grids made like those for training, which needs no GPU."""
     ship: str | None = None
@@ -88,7 +92,7 @@ class TrainDetectors:
             for split, count in (("val", self.val_rooms), ("train", self.train_rooms)):
                 self._rooms(split, count, SMALL)
                 self._voxelize(split)
-            jobs = [pool.submit(self._lane, lane, fields) for lane in names]
+            jobs = [pool.submit(self._lane, lane, fields, _gpu(n)) for n, lane in enumerate(names)]
             for job in [fields, *jobs]:
                 job.result()
         self._table()
@@ -116,7 +120,7 @@ class TrainDetectors:
         if not link.exists():
             link.symlink_to(Path("..") / "rooms" / "test")
 
-    def _lane(self, names: Sequence[str], fields: Any) -> None:
+    def _lane(self, names: Sequence[str], fields: Any, gpu: str | None) -> None:
         for name in names:
             recipe = RECIPES[name]
             steps = round(1000 * recipe.steps * self.time_factor)
@@ -124,19 +128,19 @@ class TrainDetectors:
             self._nerf_rcnn(
                 recipe.command, *common, "--out", f"runs/{name}", "--steps", str(steps), "--validate-every",
                 str(max(1, steps // 3)), "--seed", str(self.seed), "--devices", "1", "--num-workers",
-                str(self.num_workers), *recipe.options, log=f"train_{name}",
+                str(self.loaders), *recipe.options, log=f"train_{name}", gpu=gpu,
             )  # fmt: skip
             fields.result()
             detector = ("--detector", f"runs/{name}/detector.safetensors")
-            self._nerf_rcnn("eval", *common, *detector, "--out", f"{name}.json", log=f"eval_{name}")
+            self._nerf_rcnn("eval", *common, *detector, "--out", f"{name}.json", log=f"eval_{name}", gpu=gpu)
             pictures = ("--split", "test", "--out", f"pictures/{name}", "--limit", str(self.test_rooms))
-            self._nerf_rcnn("visualize", *common, *detector, *pictures, log=f"pictures_{name}")
+            self._nerf_rcnn("visualize", *common, *detector, *pictures, log=f"pictures_{name}", gpu=gpu)
 
-    def _nerf_rcnn(self, *arguments: str, log: str) -> None:
-        self._run("rcnn.cli", *arguments, log=log)
+    def _nerf_rcnn(self, *arguments: str, log: str, gpu: str | None = None) -> None:
+        self._run("rcnn.cli", *arguments, log=log, gpu=gpu)
 
-    def _run(self, module: str, *arguments: str, log: str) -> None:
-        """A command, whose end is waited for; its words go to a file."""
+    def _run(self, module: str, *arguments: str, log: str, gpu: str | None = None) -> None:
+        """A command, whose end is waited for; its words go to a file. Without a GPU's name it sees all of them."""
         left = None if self.deadline is None else self.deadline - (time.monotonic() - self._begin)
         if left is not None and left <= 0:
             raise SystemExit(f"{log}: no time left; the same command goes on")
@@ -145,8 +149,9 @@ class TrainDetectors:
         start = time.monotonic()
         with path.open("a") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments], cwd=self.out, stdout=file, stderr=subprocess.STDOUT
-            )
+                [sys.executable, "-m", module, *arguments], cwd=self.out, stdout=file, stderr=subprocess.STDOUT,
+                env=os.environ if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu},
+            )  # fmt: skip
             try:
                 code = process.wait(left)
             except subprocess.TimeoutExpired:
@@ -184,6 +189,15 @@ class TrainDetectors:
         metrics = {"validation": notes.metrics, "test": {s: scores[s] for s in SCORES if s in scores}}
         save_detector(SHIPPED, model.state_dict(), replace(notes, training=training, metrics=metrics), torch.float16)
         print(f"{SHIPPED}: {SHIPPED.stat().st_size / 1e6:.1f} MB")
+
+
+def _gpu(lane: int) -> str | None:
+    """The name of a lane's GPU among those that may be used."""
+    count = torch.cuda.device_count()
+    if count == 0:
+        return None
+    names = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    return names.split(",")[lane % count]
 
 
 if __name__ == "__main__":
