@@ -6,11 +6,13 @@ Makes the rooms, grids of the training and validation rooms straight from their 
 test rooms (which needs a GPU and `instance_nerfstudio`); trains; writes OUT/<name>.json with all scores, pictures of
 all test rooms, and a table. Detectors of one lane are trained one after another, lanes at the same time; they take the
 GPUs in turn. All of it goes on where it stopped when it is started again. `--ship compact` at last puts that detector,
-in half precision, where `nerf-rcnn predict` finds it by default.
+in half precision, where `nerf-rcnn predict` finds it by default, and the two smallest test rooms, rounded, where a test
+looks for them.
 """
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import tyro
 from rich.console import Console
@@ -29,10 +32,12 @@ if __name__ == "__main__":
     # A script's folder comes first, and there a benchmark has the name of the package roi_align3d.
     sys.path.pop(0)
 
+from rcnn.grids import read_density_grid, write_density_grid
 from rcnn.weights import SHIPPED, load_detector, save_detector
 
 # Pictures of training rooms need no more pixels than show the colour of every voxel.
 SMALL = ("--width", "160", "--height", "120")
+FIXTURES = Path(__file__).parents[1] / "rcnn" / "fixtures"
 SCORES = ("R50", "AP25", "AP50", "mAP50", "maskAP25", "maskAP50", "maskAP", "maskmAP50")
 
 
@@ -193,6 +198,21 @@ class TrainDetectors:
         metrics = {"validation": notes.metrics, "test": {s: scores[s] for s in SCORES if s in scores}}
         save_detector(SHIPPED, model.state_dict(), replace(notes, training=training, metrics=metrics), torch.float16)
         print(f"{SHIPPED}: {SHIPPED.stat().st_size / 1e6:.1f} MB")
+        grids = sorted((self.out / "data" / "test").glob("*/grid/density.npz"), key=lambda path: path.stat().st_size)
+        for path in grids[:2]:
+            write_fixture(path, FIXTURES / "test" / path.parent.parent.name / "grid")
+
+
+def write_fixture(source: Path, folder: Path) -> None:
+    """A density grid with its truth, small enough for a repository: colours and opacities in steps of 1/64."""
+    grid = read_density_grid(source)
+    colour_and_opacity = np.moveaxis(grid.rgb_alpha(), 0, -1)
+    steps = np.rint(colour_and_opacity * 63).astype(np.uint8)
+    steps[steps[..., 3] == 0, :3] = 32  # nobody sees the colour of nothing
+    rounded = replace(grid, rgbsigma=steps * 4, density_kind="alpha", alpha_distance=None)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_density_grid(folder / source.name, rounded)
+    shutil.copyfile(source.with_name("truth.npz"), folder / "truth.npz")
 
 
 def _gpu(lane: int) -> str | None:
