@@ -33,17 +33,18 @@ class DirectLaunch:
         batches: int,
         constants: tuple,
         num_warps: int,
+        maxnreg: int | None = None,
     ) -> None:
         """Launches on the tensors' device, in its current stream."""
         device = tensors[0].get_device()
         if device >= 0 and device != torch.cuda.current_device():
             with torch.cuda.device(device):
-                return self(grid, tensors, levels, table, batches, constants, num_warps)
+                return self(grid, tensors, levels, table, batches, constants, num_warps, maxnreg)
         addresses = [tensor.data_ptr() for tensor in tensors]
         level_addresses = tuple([level.data_ptr() for level in levels])
         # Triton compiles for types, addresses divisible by 16, and 64-bit integers where 32 bits do not suffice.
         key = (
-            device, constants, num_warps, batches < 2**31, levels[0].dtype,
+            device, constants, num_warps, maxnreg, batches < 2**31, levels[0].dtype,
             *[tensor.dtype for tensor in tensors],
             *[address % 16 == 0 for address in addresses],
             *[address % 16 == 0 for address in level_addresses],
@@ -52,8 +53,9 @@ class DirectLaunch:
         if compiled is not None:
             compiled[grid](*addresses, level_addresses, table, batches, *constants)
             return None
+        options = _EXACT if maxnreg is None or torch.version.hip is not None else {**_EXACT, "maxnreg": maxnreg}
         compiled = self._kernel[grid](
-            *tensors, tuple(levels), table, batches, *constants, num_warps=num_warps, **_EXACT
+            *tensors, tuple(levels), table, batches, *constants, num_warps=num_warps, **options
         )
         if isinstance(compiled, CompiledKernel) and torch.version.hip is None:
             self._compiled[key] = compiled

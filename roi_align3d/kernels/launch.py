@@ -2,21 +2,61 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from roi_align3d.kernels import gather, separable
+from roi_align3d.kernels import contraction, gather, separable
 from roi_align3d.kernels.direct_launch import DirectLaunch
 from roi_align3d.sampling import Pyramid, Sampling
 
-# Measured on an H200 with 256 channels. Forward, small programs hide the latency of scattered reads, and a program's
-# channels fill one cache line of a voxel. Backward, whole rows of channels make the widest atomic additions.
-_FORWARD_ROWS, _FORWARD_BYTES = 8, 128
-_BACKWARD_ROWS, _BACKWARD_CHANNELS, _BACKWARD_SHARES = 4, 256, 8
-_GATHER_CHANNELS = 64
 
+class ForwardBlocks(NamedTuple):
+    """Block sizes of `contract_forward`, measured on an H200 with 256 channels."""
+
+    rows: int = 16
+    """Bins along y and z."""
+    voxels: int = 64
+    channels: int = 64
+    rounds: int = 4
+    """Blocks of channels that a program takes one after the other."""
+    bins: int = 8
+    """Most bins along x that are summed at a time, in registers."""
+    unroll: int = 1
+    stages: int = 3
+    num_warps: int = 2
+    maxnreg: int | None = None
+
+
+class BackwardBlocks(NamedTuple):
+    """Block sizes of `contract_backward`, measured likewise."""
+
+    shares: int = 8
+    planes: int = 4
+    """Planes along x that are summed at a time, in registers."""
+    rows: int = 32
+    """Voxels along y and z."""
+    bins: int = 32
+    channels: int = 128
+    stages: int = 2
+    num_warps: int = 4
+    maxnreg: int | None = None
+
+
+FORWARD_BLOCKS = ForwardBlocks()
+BACKWARD_BLOCKS = BackwardBlocks()
+# The same for `pool_forward` and `pool_backward`. Forward, small programs hide the latency of scattered reads, and a
+# program's channels fill one cache line of a voxel.
+_FORWARD_ROWS, _FORWARD_BYTES = 8, 128
+_BACKWARD_ROWS, _BACKWARD_CHANNELS, _BACKWARD_SHARES, _BACKWARD_WARPS = 4, 256, 8, 2
+_GATHER_CHANNELS = 64
+_LEAST_BLOCK = 16  # of a matrix product
+_MOST_SAMPLES = 64  # of a bin along an axis: weights in fp16 overflow at 256
+
+_contract_forward = DirectLaunch(contraction.contract_forward)
+_contract_backward = DirectLaunch(contraction.contract_backward)
 _pool_forward = DirectLaunch(separable.pool_forward)
 _pool_backward = DirectLaunch(separable.pool_backward)
 _pool_samples = DirectLaunch(gather.pool_samples)
@@ -36,6 +76,12 @@ def forward(
         levels = [_channels_last(level) for level in features]
         if columns == 8:
             _gather(gather.FORWARD.value, out, out, levels, rois, pyramid, sampling)
+        elif _contracts(out.dtype, sampling):
+            constants, parts, blocks = _contract_forward_plan(channels, len(levels), sampling, FORWARD_BLOCKS)
+            _contract_forward(
+                (count * parts, blocks, 1), (out, rois.contiguous()), levels, _table(levels, pyramid),
+                levels[0].shape[0], constants, FORWARD_BLOCKS.num_warps, FORWARD_BLOCKS.maxnreg,
+            )  # fmt: skip
         else:
             constants, chunks, blocks, num_warps = _forward_plan(channels, len(levels), out.element_size(), sampling)
             _pool_forward(
@@ -59,11 +105,17 @@ def features_backward(
         count, columns = rois.shape
         if columns == 8:
             _gather(gather.FEATURES.value, gradient, gradient, sums, rois, pyramid, sampling)
+        elif _contracts(gradient.dtype, sampling):
+            constants, blocks = _contract_backward_plan(gradient.shape[1], len(sums), sampling, BACKWARD_BLOCKS)
+            _contract_backward(
+                (count * BACKWARD_BLOCKS.shares, blocks, 1), (gradient, rois.contiguous()), sums,
+                _table(sums, pyramid), shapes[0][0], constants, BACKWARD_BLOCKS.num_warps, BACKWARD_BLOCKS.maxnreg,
+            )  # fmt: skip
         else:
             constants, blocks = _backward_plan(gradient.shape[1], len(sums), sampling)
             _pool_backward(
                 (count * _BACKWARD_SHARES, blocks, 1), (gradient, rois.contiguous()), sums, _table(sums, pyramid),
-                shapes[0][0], constants, 2,
+                shapes[0][0], constants, _BACKWARD_WARPS,
             )  # fmt: skip
     return sums if gradient.dtype == torch.float32 else [total.to(gradient.dtype) for total in sums]
 
@@ -85,6 +137,11 @@ def rois_backward(
         _gather(gather.ROIS.value, parts, _channels_last(gradient), levels, rois, pyramid, sampling)
         boxes[:, 1:] = parts.sum(1)
     return boxes.to(rois.dtype)
+
+
+def _contracts(dtype: torch.dtype, sampling: Sampling) -> bool:
+    """Whether tensor cores multiply this type and can hold the weights."""
+    return dtype in (torch.float16, torch.bfloat16) and sampling.sampling_ratio <= _MOST_SAMPLES
 
 
 def _gather(
@@ -122,6 +179,35 @@ def _table_of_shapes(shapes: tuple[Sequence[int], ...], pyramid: Pyramid) -> tup
 
 
 # Constants of the kernels in the order of their parameters, and what follows from them.
+
+
+@lru_cache
+def _contract_forward_plan(
+    channels: int, levels: int, sampling: Sampling, blocks: ForwardBlocks
+) -> tuple[tuple, int, int]:
+    """Constants, programs per RoI, blocks of channels."""
+    p, q, r = sampling.output_size
+    slabs, strips, runs = _blocks(p, blocks.bins), _blocks(q, max(blocks.rows // r, 1)), _blocks(r, blocks.rows)
+    block_c = max(_channel_block(channels, blocks.channels), _LEAST_BLOCK)
+    rounds = min(blocks.rounds, _blocks(channels, block_c))
+    constants = (
+        channels, levels, *_rule(sampling), slabs, strips, runs, blocks.rows, blocks.voxels, block_c, rounds,
+        blocks.unroll, blocks.stages,
+    )  # fmt: skip
+    return constants, slabs * strips * runs, _blocks(channels, block_c * rounds)
+
+
+@lru_cache
+def _contract_backward_plan(
+    channels: int, levels: int, sampling: Sampling, blocks: BackwardBlocks
+) -> tuple[tuple, int]:
+    """Constants, blocks of channels."""
+    block_c = max(_channel_block(channels, blocks.channels), _LEAST_BLOCK)
+    constants = (
+        channels, levels, *_rule(sampling), blocks.shares, blocks.planes, blocks.rows, blocks.bins, block_c,
+        blocks.stages,
+    )  # fmt: skip
+    return constants, _blocks(channels, block_c)
 
 
 @lru_cache

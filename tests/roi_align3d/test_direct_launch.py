@@ -46,8 +46,9 @@ TABLE = (2.0, 2.0, 2.0, 1.0, 0.0)
 def launch(
     direct: DirectLaunch, out: Tensor = OUT, rois: Tensor = ROIS, levels: tuple[Tensor, ...] = (LEVEL,),
     batches: int = 1, constants: tuple = (8, 1), num_warps: int = 1,
+    maxnreg: int | None = None,
 ) -> None:  # fmt: skip
-    direct((3, 1, 1), (out, rois), levels, TABLE * len(levels), batches, constants, num_warps)
+    direct((3, 1, 1), (out, rois), levels, TABLE * len(levels), batches, constants, num_warps, maxnreg)
 
 
 def test_second_launch_passes_the_same_arguments() -> None:
@@ -77,6 +78,7 @@ def test_second_launch_passes_the_same_arguments() -> None:
         {"levels": (LEVEL, LEVEL), "constants": (8, 2)},
         {"constants": (9, 1)},
         {"num_warps": 2},
+        {"maxnreg": 128},
         {"batches": 2**31},
     ],
 )
@@ -86,6 +88,12 @@ def test_other_arguments_are_compiled_for(other: dict[str, Any]) -> None:
     for arguments in ({}, other, {}, other):
         launch(direct, **arguments)
     assert [call[0] for call in kernel.calls] == ["ordinary", "ordinary", "direct", "direct"]
+
+
+def test_registers_can_be_limited() -> None:
+    kernel = Kernel()
+    launch(DirectLaunch(kernel), maxnreg=128)
+    assert kernel.calls[0][3]["maxnreg"] == 128
 
 
 def test_nothing_compiled_is_launched_as_always() -> None:

@@ -20,6 +20,15 @@ RULES = [
     (True, -1, True, False),
 ]
 
+# For fp16. More x bins than a program sums at a time, and more z bins than it has rows.
+HALF_RULES: list[dict[str, Any]] = [
+    {"output_size": (2, 1, 2), "sampling_ratio": 2},
+    {"output_size": (9, 3, 2), "sampling_ratio": -1, "aligned": False},
+    {"output_size": (3, 6, 3), "sampling_ratio": 3, "levels": 1},
+    {"output_size": (1, 2, 18), "sampling_ratio": 1, "levels": 3},
+    {"output_size": (2, 3, 2), "sampling_ratio": 1, "crop_and_resize": True},
+]
+
 
 def compare_with_reference(case: Case, of_boxes: bool = True) -> None:
     """Values and gradients of the kernels."""
@@ -40,10 +49,33 @@ def compare_with_reference(case: Case, of_boxes: bool = True) -> None:
         torch.testing.assert_close(boxes, of_rois, atol=1e-4, rtol=1e-4)
 
 
+def compare_half_precision_with_reference(case: Case) -> None:
+    """Values and gradients of the kernels for fp16; the interpreter cannot multiply matrices in bf16."""
+    from roi_align3d import kernels
+
+    half = case.to("cpu", torch.float16)
+    exact = half.to("cpu", torch.float32)
+    arguments = (case.rois, case.pyramid, case.sampling)
+    expected = exact.reference()
+    pooled = kernels.forward(half.features, *arguments)
+    assert pooled.dtype == torch.float16
+    torch.testing.assert_close(pooled.float(), expected, atol=2e-3, rtol=2e-3)
+    upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0)).half()
+    *of_features, _ = exact.reference_gradients(upstream.float())
+    sums = kernels.features_backward(upstream, [level.shape for level in half.features], *arguments)
+    for level, wanted in zip(sums, of_features, strict=True):
+        assert level.dtype == torch.float16
+        torch.testing.assert_close(level.float(), wanted, atol=2e-3, rtol=2e-3)
+
+
 def run_kernels() -> None:
     """What the interpreter runs, in a process of its own."""
     from roi_align3d import kernels
 
+    for seed, rule in enumerate(HALF_RULES):
+        case = make_case(seed, channels=2, shape=(5, 9, 6), count=3, largest=5.0, **rule)
+        assert case.reference().ne(0).any()
+        compare_half_precision_with_reference(case)
     for seed, (rotated, sampling_ratio, aligned, crop) in enumerate(RULES):
         case = make_case(
             seed, channels=2, shape=(5, 4, 6), count=2, rotated=rotated, output_size=(2, 1, 2),
@@ -113,6 +145,11 @@ def test_kernels_in_the_interpreter() -> None:
 
 RULE = {"channels": 32, "P": 2, "Q": 2, "R": 3, "aligned": False, "crop": False, "block_c": 32}
 
+CONTRACT_FORWARD = {"slabs": 1, "strips": 1, "runs": 1, "block_rows": 16, "block_voxels": 32} | {
+    "rounds": 1, "unroll": 1, "stages": 3
+}  # fmt: skip
+CONTRACT_BACKWARD = {"shares": 2, "planes": 2, "block_rows": 16, "block_bins": 16, "stages": 2}
+
 
 @pytest.mark.parametrize(
     ("module", "name", "features", "constants"),
@@ -120,6 +157,10 @@ RULE = {"channels": 32, "P": 2, "Q": 2, "R": 3, "aligned": False, "crop": False,
         ("separable", "pool_forward", "fp16", {"levels": 3, "ratio": 0, "block_rows": 8}),
         ("separable", "pool_forward", "bf16", {"levels": 1, "ratio": 2, "block_rows": 8}),
         ("separable", "pool_backward", "fp32", {"levels": 3, "ratio": 0, "block_rows": 8, "shares": 2}),
+        ("contraction", "contract_forward", "fp16", CONTRACT_FORWARD | {"levels": 3, "ratio": 0}),
+        ("contraction", "contract_forward", "bf16", CONTRACT_FORWARD | {"levels": 1, "ratio": 2, "unroll": 2}),
+        ("contraction", "contract_backward", "fp16", CONTRACT_BACKWARD | {"levels": 3, "ratio": 0}),
+        ("contraction", "contract_backward", "bf16", CONTRACT_BACKWARD | {"levels": 1, "ratio": 2}),
         ("gather", "pool_samples", "fp16", {"levels": 3, "ratio": 0, "task": 0, "columns": 8, "block_r": 4}),
         ("gather", "pool_samples", "fp32", {"levels": 3, "ratio": 2, "task": 1, "columns": 8, "block_r": 4}),
         ("gather", "pool_samples", "bf16", {"levels": 3, "ratio": 0, "task": 2, "columns": 7, "block_r": 4}),
@@ -137,7 +178,7 @@ def test_kernels_compile(module: str, name: str, features: str, constants: dict[
     kernel = getattr(importlib.import_module(f"roi_align3d.kernels.{module}"), name)
     constants = RULE | constants
     types = {
-        "grids": (f"*{features}",) * constants["levels"],
+        "grids": ("*fp32" if name == "contract_backward" else f"*{features}",) * constants["levels"],
         "table": ("fp32",) * (5 * constants["levels"]),
         "batches": "i32",
         "rois": "*fp32",
