@@ -27,7 +27,8 @@ def roi_align_3d(
 
     Args:
         input: fp32, fp16, bf16 or fp64. Any layout; `torch.channels_last_3d` saves a copy. Reduced-precision features
-            are summed in fp32, and stay what they are under autocast. fp64 is slow on CUDA.
+            are summed in fp32, on CUDA with weights rounded to their type, and stay what they are under autocast. fp64
+            is slow on CUDA.
         boxes: `Tensor[K, 7]` of (batch index, x1, y1, z1, x2, y2, z2), or one `Tensor[L, 6]` per grid. Voxel i of the
             grid covers [i, i + 1) in box coordinates times `spatial_scale`. Any float dtype; positions are computed in
             fp32, or in fp64 if boxes or features are.
