@@ -42,7 +42,7 @@ def contract_forward(
     ratio: tl.constexpr, aligned: tl.constexpr, crop: tl.constexpr,
     slabs: tl.constexpr, strips: tl.constexpr, runs: tl.constexpr,
     block_rows: tl.constexpr, block_voxels: tl.constexpr, block_c: tl.constexpr,
-    rounds: tl.constexpr, unroll: tl.constexpr, stages: tl.constexpr,
+    rounds: tl.constexpr, unroll: tl.constexpr,
 ):  # fmt: skip
     """`out` [K, P, Q, R, C] from `grids`, a tuple of [N, X, Y, Z, C].
 
@@ -101,7 +101,7 @@ def contract_forward(
                 )  # fmt: skip
             is_value = (first + lane < many_y * many_z)[:, None] & (c < channels)[None, :]
             voxels = corner + (j * row_size + l * channels)[:, None] + c[None, :]
-            for i in tl.range(0, many_x, unroll, num_stages=stages):
+            for i in tl.range(0, many_x, unroll, num_stages=3):
                 planes = ()
                 for u in tl.static_range(unroll):
                     values = tl.load(voxels + (i + u) * plane_size, mask=is_value & (i + u < many_x), other=0.0)

@@ -14,24 +14,23 @@ from roi_align3d.sampling import Pyramid, Sampling
 
 
 class ForwardBlocks(NamedTuple):
-    """Block sizes of `contract_forward`, measured on an H200 with 256 channels."""
+    """Block sizes of `contract_forward`."""
 
     rows: int = 16
     """Bins along y and z."""
     voxels: int = 64
     channels: int = 64
-    rounds: int = 4
-    """Blocks of channels that a program takes one after the other."""
+    rounds: int = 1
+    """Blocks of channels that a program takes one after the other, with the same weights."""
     bins: int = 8
     """Most bins along x that are summed at a time, in registers."""
     unroll: int = 1
-    stages: int = 3
     num_warps: int = 2
     maxnreg: int | None = None
 
 
 class BackwardBlocks(NamedTuple):
-    """Block sizes of `contract_backward`, measured likewise."""
+    """Block sizes of `contract_backward`."""
 
     shares: int = 8
     planes: int = 4
@@ -45,12 +44,10 @@ class BackwardBlocks(NamedTuple):
     maxnreg: int | None = None
 
 
-FORWARD_BLOCKS = ForwardBlocks()
-BACKWARD_BLOCKS = BackwardBlocks()
-# The same for `pool_forward` and `pool_backward`. Forward, small programs hide the latency of scattered reads, and a
-# program's channels fill one cache line of a voxel.
+# Measured on an H200 with 256 channels. Forward, small programs hide the latency of scattered reads, and a program's
+# channels fill one cache line of a voxel. Backward, whole rows of channels make the widest atomic additions.
 _FORWARD_ROWS, _FORWARD_BYTES = 8, 128
-_BACKWARD_ROWS, _BACKWARD_CHANNELS, _BACKWARD_SHARES, _BACKWARD_WARPS = 4, 256, 8, 2
+_BACKWARD_ROWS, _BACKWARD_CHANNELS, _BACKWARD_SHARES = 4, 256, 8
 _GATHER_CHANNELS = 64
 _LEAST_BLOCK = 16  # of a matrix product
 _MOST_SAMPLES = 64  # of a bin along an axis: weights in fp16 overflow at 256
@@ -77,10 +74,11 @@ def forward(
         if columns == 8:
             _gather(gather.FORWARD.value, out, out, levels, rois, pyramid, sampling)
         elif _contracts(out.dtype, sampling):
-            constants, parts, blocks = _contract_forward_plan(channels, len(levels), sampling, FORWARD_BLOCKS)
+            plan = _contract_forward_plan(channels, len(levels), sampling)
+            constants, parts, blocks, num_warps, maxnreg = plan
             _contract_forward(
                 (count * parts, blocks, 1), (out, rois.contiguous()), levels, _table(levels, pyramid),
-                levels[0].shape[0], constants, FORWARD_BLOCKS.num_warps, FORWARD_BLOCKS.maxnreg,
+                levels[0].shape[0], constants, num_warps, maxnreg,
             )  # fmt: skip
         else:
             constants, chunks, blocks, num_warps = _forward_plan(channels, len(levels), out.element_size(), sampling)
@@ -106,16 +104,17 @@ def features_backward(
         if columns == 8:
             _gather(gather.FEATURES.value, gradient, gradient, sums, rois, pyramid, sampling)
         elif _contracts(gradient.dtype, sampling):
-            constants, blocks = _contract_backward_plan(gradient.shape[1], len(sums), sampling, BACKWARD_BLOCKS)
+            plan = _contract_backward_plan(gradient.shape[1], len(sums), sampling)
+            constants, shares, blocks, num_warps, maxnreg = plan
             _contract_backward(
-                (count * BACKWARD_BLOCKS.shares, blocks, 1), (gradient, rois.contiguous()), sums,
-                _table(sums, pyramid), shapes[0][0], constants, BACKWARD_BLOCKS.num_warps, BACKWARD_BLOCKS.maxnreg,
+                (count * shares, blocks, 1), (gradient, rois.contiguous()), sums, _table(sums, pyramid), shapes[0][0],
+                constants, num_warps, maxnreg,
             )  # fmt: skip
         else:
             constants, blocks = _backward_plan(gradient.shape[1], len(sums), sampling)
             _pool_backward(
                 (count * _BACKWARD_SHARES, blocks, 1), (gradient, rois.contiguous()), sums, _table(sums, pyramid),
-                shapes[0][0], constants, _BACKWARD_WARPS,
+                shapes[0][0], constants, 2,
             )  # fmt: skip
     return sums if gradient.dtype == torch.float32 else [total.to(gradient.dtype) for total in sums]
 
@@ -140,8 +139,9 @@ def rois_backward(
 
 
 def _contracts(dtype: torch.dtype, sampling: Sampling) -> bool:
-    """Whether tensor cores multiply this type and can hold the weights."""
-    return dtype in (torch.float16, torch.bfloat16) and sampling.sampling_ratio <= _MOST_SAMPLES
+    """Whether tensor cores multiply this type, can hold the weights, and are faster: not for one sample."""
+    few = 2 <= sampling.sampling_ratio <= _MOST_SAMPLES and not sampling.crop_and_resize
+    return few and dtype in (torch.float16, torch.bfloat16)
 
 
 def _gather(
@@ -181,33 +181,52 @@ def _table_of_shapes(shapes: tuple[Sequence[int], ...], pyramid: Pyramid) -> tup
 # Constants of the kernels in the order of their parameters, and what follows from them.
 
 
+def _forward_blocks(bins: int) -> ForwardBlocks:
+    """Measured on an H200 with 256 channels, fp16 and two samples, for 5, 7 and 10 bins along each axis.
+
+    With few bins, more and shorter programs balance large boxes better; with many, weights for more channels save more.
+    """
+    if bins <= 5:
+        return ForwardBlocks()
+    if bins <= 8:
+        return ForwardBlocks(voxels=32, rounds=4, unroll=2)
+    return ForwardBlocks(rows=32, rounds=2, num_warps=4, maxnreg=168)
+
+
+def _backward_blocks(bins: int) -> BackwardBlocks:
+    """Measured likewise."""
+    if bins <= 5:
+        return BackwardBlocks()
+    if bins <= 8:
+        return BackwardBlocks(shares=4)
+    return BackwardBlocks(channels=64, stages=3, maxnreg=128)
+
+
 @lru_cache
-def _contract_forward_plan(
-    channels: int, levels: int, sampling: Sampling, blocks: ForwardBlocks
-) -> tuple[tuple, int, int]:
-    """Constants, programs per RoI, blocks of channels."""
+def _contract_forward_plan(channels: int, levels: int, sampling: Sampling) -> tuple[tuple, int, int, int, int | None]:
+    """Constants, programs per RoI, blocks of channels, warps, registers."""
     p, q, r = sampling.output_size
-    slabs, strips, runs = _blocks(p, blocks.bins), _blocks(q, max(blocks.rows // r, 1)), _blocks(r, blocks.rows)
-    block_c = max(_channel_block(channels, blocks.channels), _LEAST_BLOCK)
-    rounds = min(blocks.rounds, _blocks(channels, block_c))
+    sizes = _forward_blocks(r)
+    slabs, strips, runs = _blocks(p, sizes.bins), _blocks(q, max(sizes.rows // r, 1)), _blocks(r, sizes.rows)
+    block_c = max(_channel_block(channels, sizes.channels), _LEAST_BLOCK)
+    rounds = min(sizes.rounds, _blocks(channels, block_c))
     constants = (
-        channels, levels, *_rule(sampling), slabs, strips, runs, blocks.rows, blocks.voxels, block_c, rounds,
-        blocks.unroll, blocks.stages,
+        channels, levels, *_rule(sampling), slabs, strips, runs, sizes.rows, sizes.voxels, block_c, rounds,
+        sizes.unroll,
     )  # fmt: skip
-    return constants, slabs * strips * runs, _blocks(channels, block_c * rounds)
+    blocks = _blocks(channels, block_c * rounds)
+    return constants, slabs * strips * runs, blocks, sizes.num_warps, sizes.maxnreg
 
 
 @lru_cache
-def _contract_backward_plan(
-    channels: int, levels: int, sampling: Sampling, blocks: BackwardBlocks
-) -> tuple[tuple, int]:
-    """Constants, blocks of channels."""
-    block_c = max(_channel_block(channels, blocks.channels), _LEAST_BLOCK)
+def _contract_backward_plan(channels: int, levels: int, sampling: Sampling) -> tuple[tuple, int, int, int, int | None]:
+    """Constants, programs per RoI, blocks of channels, warps, registers."""
+    sizes = _backward_blocks(sampling.output_size[2])
+    block_c = max(_channel_block(channels, sizes.channels), _LEAST_BLOCK)
     constants = (
-        channels, levels, *_rule(sampling), blocks.shares, blocks.planes, blocks.rows, blocks.bins, block_c,
-        blocks.stages,
+        channels, levels, *_rule(sampling), sizes.shares, sizes.planes, sizes.rows, sizes.bins, block_c, sizes.stages,
     )  # fmt: skip
-    return constants, _blocks(channels, block_c)
+    return constants, sizes.shares, _blocks(channels, block_c), sizes.num_warps, sizes.maxnreg
 
 
 @lru_cache
