@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +27,7 @@ from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.evaluation.metrics import view_metrics
 from instance_nerfstudio.frozen_field.radiance_checkpoint import check_parameter_layout, is_resumed, load_radiance
 from instance_nerfstudio.fused_mlp import use_fused_mlps
+from instance_nerfstudio.fused_proposals import proposals_fit
 from instance_nerfstudio.hash_grids.hash_grid import use_hash_grids
 from instance_nerfstudio.hash_grids.implementation import (
     Implementation,
@@ -40,8 +41,12 @@ from instance_nerfstudio.instance_voxels import InstanceVoxels
 from instance_nerfstudio.losses import instance_cross_entropy, label_regularization
 from instance_nerfstudio.memory_chunks import in_chunks
 from instance_nerfstudio.radiance_outputs import radiance_outputs
+from instance_nerfstudio.side_stream import SideStream
 from instance_nerfstudio.weight_quantiles import weight_quantiles
 from rcnn.instance_palette import colour_instances, overlay
+
+INSTANCE_LOSSES = ("instance_loss", "label_regularization", "voxel_loss")
+"""Losses whose gradients reach the instance head alone."""
 
 
 @dataclass
@@ -109,6 +114,7 @@ class InstanceNerfactoModel(NerfactoModel):
         self.world_to_scene = (metadata["dataparser_transform"], metadata["dataparser_scale"])
         self.voxels: InstanceVoxels | None = None
         self.instances_active = False
+        self.side_stream: SideStream | None = None  # where the head trains, if not in line with the field
         self.keep_logits = False  # evaluation keeps `instance_logits` only where they are asked for: K floats per ray
         use_hash_grids(
             self,
@@ -117,6 +123,7 @@ class InstanceNerfactoModel(NerfactoModel):
         )
         if self.implementation == "triton":
             use_fused_mlps(self)
+        self.fused_proposals = self.implementation == "triton" and proposals_fit(self)
         if self.frozen:
             has_loss = self.config.use_instance_loss or self.config.instance_voxels is not None
             if not (self.config.use_instances and has_loss):
@@ -177,8 +184,13 @@ class InstanceNerfactoModel(NerfactoModel):
         with torch.no_grad() if self.frozen else nullcontext():
             outputs, ray_samples, weights, geometry = radiance_outputs(self, ray_bundle)
         if self.config.use_instances and (self.instances_active or not self.training):
-            outputs |= self._instance_outputs(ray_samples, weights, geometry)
+            with self._aside(ray_samples, weights, geometry):
+                outputs |= self._instance_outputs(ray_samples, weights, geometry)
         return outputs
+
+    def _aside(self, *inputs: Any) -> AbstractContextManager[None]:
+        """Where the head, which never changes the field, works beside it; see `SideStream`."""
+        return nullcontext() if self.side_stream is None else self.side_stream.aside(*inputs)
 
     def _instance_outputs(
         self,
@@ -195,7 +207,7 @@ class InstanceNerfactoModel(NerfactoModel):
             features = hidden.mean(dim=-2) * total[:, None]
         else:
             hidden = self.instance_head(self._normalized_positions(positions), geometry)
-            features = (weights.detach() * hidden).sum(dim=-2)
+            features = torch.bmm(weights.detach().transpose(1, 2), hidden)[:, 0]
         if self.training:
             return {"instance_logits": self.instance_head.classify(features)}
         ids, confidence = self.instance_head.predict(features)
@@ -248,18 +260,25 @@ class InstanceNerfactoModel(NerfactoModel):
             )
         self.camera_optimizer.get_metrics_dict(metrics)
         if "instance_logits" in outputs:
-            targets = self.instance_targets(batch)
-            labelled = targets >= 0
-            hits = (outputs["instance_logits"].argmax(-1) == targets) & labelled
-            metrics["instance_accuracy"] = hits.sum() / labelled.sum().clamp(min=1)
+            with self._aside(batch):
+                targets = self.instance_targets(batch)
+                labelled = targets >= 0
+                hits = (outputs["instance_logits"].argmax(-1) == targets) & labelled
+                metrics["instance_accuracy"] = hits.sum() / labelled.sum().clamp(min=1)
         return metrics
 
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         losses = {} if "rgb" not in outputs or self.frozen else super().get_loss_dict(outputs, batch, metrics_dict)
-        if "instance_logits" not in outputs:
-            return losses
+        if "instance_logits" in outputs:
+            with self._aside(batch):
+                losses |= self._instance_losses(outputs, batch)
+        return losses
+
+    def _instance_losses(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The losses of `INSTANCE_LOSSES` that are on."""
+        losses: dict[str, Tensor] = {}
         logits = outputs["instance_logits"]
         if self.config.use_instance_loss:
             losses["instance_loss"] = self.config.instance_loss_mult * instance_cross_entropy(

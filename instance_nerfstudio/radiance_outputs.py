@@ -16,6 +16,8 @@ from nerfstudio.model_components.losses import (
 )
 from torch import Tensor
 
+from instance_nerfstudio.fused_proposals import rendered_samples
+
 if TYPE_CHECKING:
     from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModel
 
@@ -32,7 +34,16 @@ def radiance_outputs(
     """
     config = model.config
     ray_samples: RaySamples
-    ray_samples, weights_list, ray_samples_list = model.proposal_sampler(ray_bundle, density_fns=model.density_fns)
+    weights_list: list[Tensor] = []
+    ray_samples_list: list[RaySamples] = []
+    fused = rendered_samples(model, ray_bundle)
+    if fused is not None:
+        ray_samples, proposal_depths = fused
+    else:
+        ray_samples, weights_list, ray_samples_list = model.proposal_sampler(ray_bundle, density_fns=model.density_fns)
+        proposal_depths = []
+        if not model.training:
+            proposal_depths = list(map(model.renderer_depth, weights_list, ray_samples_list))
     with_normals = config.predict_normals and not model.frozen
     with torch.enable_grad() if with_normals else nullcontext():
         density, geometry = model.field.get_density(ray_samples)
@@ -53,8 +64,7 @@ def radiance_outputs(
         outputs["ray_samples_list"] = ray_samples_list
     else:
         outputs["depth"] = model.renderer_depth(weights=weights, ray_samples=ray_samples)
-        for i in range(config.num_proposal_iterations):
-            outputs[f"prop_depth_{i}"] = model.renderer_depth(weights=weights_list[i], ray_samples=ray_samples_list[i])
+        outputs |= {f"prop_depth_{i}": depth for i, depth in enumerate(proposal_depths)}
     return outputs, ray_samples, weights, geometry
 
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from nerfstudio.utils import writer
@@ -10,6 +10,8 @@ from nerfstudio.utils.misc import step_check
 from torch import Tensor
 
 from instance_nerfstudio.cuda_graph import RecordedStep, make_recordable
+from instance_nerfstudio.instance_nerfacto import INSTANCE_LOSSES
+from instance_nerfstudio.side_stream import SideStream
 
 if TYPE_CHECKING:
     from instance_nerfstudio.instance_trainer import InstanceTrainer
@@ -44,7 +46,7 @@ class RecordedTraining:
 
     There is one graph per combination of what changes from iteration to iteration on the host: whether the proposal
     networks are updated, and whether instances train yet. They share their memory. What changes gradually, annealing
-    and learning rates, lies in tensors.
+    and learning rates, lies in tensors. The instance head, which gives nothing back to the field, trains beside it.
 
     Args:
         trainer: after its setup; `why_not_recorded` found nothing.
@@ -55,6 +57,7 @@ class RecordedTraining:
         self.model = trainer.pipeline.model
         self.device = self.model.device
         self._anneal = torch.ones((), device=self.device)
+        self._side = SideStream(self.device)
         self._pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
         self._steps: dict[tuple[bool, bool], RecordedStep] = {}
         self._results: dict[tuple[bool, bool], tuple[list[str], list[str], Tensor]] = {}
@@ -86,23 +89,42 @@ class RecordedTraining:
         return values[0], *named
 
     def _step(self, variant: tuple[bool, bool]) -> None:
-        optimizers = self.trainer.optimizers
-        for optimizer in optimizers.optimizers.values():
+        self._side.join()  # a recording that broke off left it open
+        optimizers = self.trainer.optimizers.optimizers
+        for optimizer in optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        # nerfstudio makes some constants on the CPU and moves them; here they are born where they belong.
+        self.model.side_stream = self._side
+        try:
+            # nerfstudio makes some constants on the CPU and moves them; here they are born where they belong.
+            with self.device:
+                _, losses, metrics = self.trainer.pipeline.get_train_loss_dict(step=0)
+        finally:
+            self.model.side_stream = None
+        of_head = [losses[name] for name in INSTANCE_LOSSES if name in losses]
+        of_field = [loss for name, loss in losses.items() if name not in INSTANCE_LOSSES]
+        read = self._side.mark()
+        if of_head:
+            with self._side.aside():
+                self._optimise(of_head, ["instance_head"])
+        self._optimise(of_field, [name for name in optimizers if name != "instance_head"], read)
+        self._side.join()
         with self.device:
-            _, losses, metrics = self.trainer.pipeline.get_train_loss_dict(step=0)
             loss = functools.reduce(torch.add, losses.values())
-        loss.backward()
-        for name, optimizer in optimizers.optimizers.items():
+        values = torch.stack([value.detach().float() for value in (loss, *losses.values(), *metrics.values())])
+        if variant not in self._results:
+            self._results[variant] = (list(losses), list(metrics), torch.empty_like(values))
+        self._results[variant][2].copy_(values)
+
+    def _optimise(self, losses: list[Tensor], names: list[str], after: Any = None) -> None:
+        """Backward pass of some losses and a step of the named optimizers, those once `after` has been reached."""
+        functools.reduce(torch.add, losses).backward()
+        self._side.wait_for(after)
+        optimizers = self.trainer.optimizers
+        for name in names:
             parameters = optimizers.parameters[name]
             if all(parameter.grad is None for parameter in parameters):
                 continue
             max_norm = optimizers.config[name]["optimizer"].max_norm
             if max_norm is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, max_norm)
-            optimizer.step()
-        values = torch.stack([value.detach().float() for value in (loss, *losses.values(), *metrics.values())])
-        if variant not in self._results:
-            self._results[variant] = (list(losses), list(metrics), torch.empty_like(values))
-        self._results[variant][2].copy_(values)
+            optimizers.optimizers[name].step()

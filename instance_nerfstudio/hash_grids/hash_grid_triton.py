@@ -22,15 +22,20 @@ _TABLE = {"block": 16, "steps": 8, "num_warps": 2, "enable_fp_fusion": False}
 
 
 @triton.jit
-def _axis(position, points, mask, scaling, axis: tl.constexpr, prime: tl.constexpr):
+def _axis_of(scaled, axis: tl.constexpr, prime: tl.constexpr):
     """Along one axis, for the eight corners of each point's cell [points, 8]: hash, weight, and the weight's sign."""
-    scaled = tl.load(position + points * 3 + axis, mask=mask, other=0.0) * scaling
     low = tl.floor(scaled)
     upper = ((tl.arange(0, 8)[None, :] >> axis) & 1) == 1
     vertex = tl.where(upper, tl.ceil(scaled)[:, None], low[:, None]).to(tl.int32)
     fraction = (scaled - low)[:, None]
     # int32 products wrap; only their low bits survive the modulo.
     return vertex * prime, tl.where(upper, fraction, 1 - fraction), tl.where(upper, 1.0, -1.0)
+
+
+@triton.jit
+def _axis(position, points, mask, scaling, axis: tl.constexpr, prime: tl.constexpr):
+    """The same of points in memory."""
+    return _axis_of(tl.load(position + points * 3 + axis, mask=mask, other=0.0) * scaling, axis, prime)
 
 
 @triton.jit
