@@ -2,28 +2,31 @@
 
 import json
 import shutil
+from collections.abc import Callable
+from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
+from threading import Thread
 from time import perf_counter
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from instance_nerfstudio import method_config
-from instance_nerfstudio.contact_sheet import write_contact_sheet
 from instance_nerfstudio.errors import InputError
-from instance_nerfstudio.export.atomic_folder import atomic_folder
-from instance_nerfstudio.export.export_masks import EXPORT_ENTRIES, ExportMasks
-from instance_nerfstudio.instance_datamanager import InstanceDataManagerConfig
-from instance_nerfstudio.instance_trainer import InstanceTrainerConfig
-from instance_nerfstudio.training import train_quietly
 from rcnn.rooms import RoomConfig, make_room
 from rcnn.safe_files import write_atomically
+
+# nerfstudio takes seconds to load: that happens while the room is built.
+if TYPE_CHECKING:
+    from instance_nerfstudio.instance_datamanager import InstanceDataManagerConfig
+    from instance_nerfstudio.instance_trainer import InstanceTrainerConfig
+
+Result = TypeVar("Result")
 
 _SCORES = {
     "psnr": "PSNR (dB)",
@@ -35,12 +38,10 @@ _SCORES = {
 
 @dataclass(frozen=True)
 class DemoPreset:
-    """What the demo builds and trains on one kind of machine."""
+    """What the demo trains on one kind of machine."""
 
-    config: InstanceTrainerConfig
+    config: "InstanceTrainerConfig"
     """The method."""
-    room: RoomConfig
-    """The room."""
     iterations: int
     """Training iterations."""
     rays_per_batch: int
@@ -51,20 +52,25 @@ class DemoPreset:
     """Cameras whose masks are exported: rendering is slow without a GPU."""
 
 
+def demo_room() -> RoomConfig:
+    """The room for this machine: a larger one on a CUDA device."""
+    return RoomConfig() if torch.cuda.is_available() else RoomConfig(width=160, height=120)
+
+
 def demo_preset() -> DemoPreset:
-    """The preset for this machine: on a CUDA device a larger room, and masks of all its views."""
+    """The preset for this machine: on a CUDA device masks of all views."""
+    from instance_nerfstudio import method_config
+
     if torch.cuda.is_available():
         return DemoPreset(
-            cast(InstanceTrainerConfig, method_config.instance_nerfacto.config),
-            RoomConfig(),
+            cast("InstanceTrainerConfig", method_config.instance_nerfacto.config),
             iterations=2000,
-            rays_per_batch=8192,  # launches, not rays, take the time there
+            rays_per_batch=8192,
             instance_start_step=400,
             export_cameras="all",
         )
     return DemoPreset(
-        cast(InstanceTrainerConfig, method_config.instance_nerfacto_cpu.config),
-        RoomConfig(width=160, height=120),
+        cast("InstanceTrainerConfig", method_config.instance_nerfacto_cpu.config),
         iterations=2000,
         rays_per_batch=1024,
         instance_start_step=300,
@@ -82,7 +88,6 @@ def run_demo(output_dir: Path) -> dict[str, float]:
         What `metrics.json` holds: scores of the held-out views and seconds of each stage.
     """
     console = Console()
-    preset = demo_preset()
     output_dir = output_dir.resolve()
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -91,15 +96,22 @@ def run_demo(output_dir: Path) -> dict[str, float]:
     seconds: dict[str, float] = {}
 
     start = perf_counter()
+    ready = _beside(_prepare)
     with _progress(console) as progress:
-        room = _room(output_dir / "room", preset.room, progress)
+        room = _room(output_dir / "room", demo_room(), progress)
+    preset = ready.result()
     seconds["room"] = perf_counter() - start
+
+    from instance_nerfstudio.contact_sheet import write_contact_sheet
+    from instance_nerfstudio.export.atomic_folder import atomic_folder
+    from instance_nerfstudio.export.export_masks import EXPORT_ENTRIES, ExportMasks
+    from instance_nerfstudio.training import train_quietly
 
     config = deepcopy(preset.config)
     config.output_dir, config.experiment_name = output_dir, "runs"
     config.data = config.pipeline.datamanager.data = room
     config.max_num_iterations = config.steps_per_save = preset.iterations
-    datamanager = cast(InstanceDataManagerConfig, config.pipeline.datamanager)
+    datamanager = cast("InstanceDataManagerConfig", config.pipeline.datamanager)
     datamanager.train_num_rays_per_batch = preset.rays_per_batch
     config.pipeline.model = replace(config.pipeline.model, instance_start_step=preset.instance_start_step)
     shutil.rmtree(output_dir / "runs" / str(config.method_name), ignore_errors=True)
@@ -133,6 +145,31 @@ def run_demo(output_dir: Path) -> dict[str, float]:
     console.print("Look around in the room (choose `instances` as output type):", soft_wrap=True)
     console.print(f"  ns-viewer --load-config {run / 'config.yml'}", soft_wrap=True, highlight=False)
     return metrics
+
+
+def _prepare() -> DemoPreset:
+    """Loads what the demo needs after its room; on a GPU kernels are compiled and loaded, too."""
+    from instance_nerfstudio.export import export_masks  # noqa: F401 - it takes seconds to load
+    from instance_nerfstudio.training import warm_up
+
+    preset = demo_preset()
+    if torch.cuda.is_available():
+        warm_up(preset.config)
+    return preset
+
+
+def _beside(work: Callable[[], Result]) -> "Future[Result]":
+    """Does `work` in a thread that ends with the process, so that Ctrl-C need not wait for it."""
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # of whatever kind: it is raised where the result is asked for
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future
 
 
 def _progress(console: Console) -> Progress:

@@ -76,10 +76,11 @@ def rendered_samples(
     if not isinstance(anneal, Tensor):
         anneal = torch.full((), float(anneal), device=origins.device)
 
-    counts = [*sampler.num_proposal_samples_per_ray, sampler.num_nerf_samples_per_ray]
+    steps = sampler.num_proposal_network_iterations
+    counts = [*sampler.num_proposal_samples_per_ray[:steps], sampler.num_nerf_samples_per_ray]
     bins = torch.linspace(0.0, 1.0, counts[0] + 1, device=origins.device)[None]
     depths = []
-    networks = list(model.proposal_networks) * (sampler.num_proposal_network_iterations // len(model.proposal_networks))
+    networks = [model.proposal_networks[i % len(model.proposal_networks)] for i in range(steps)]
     for network, samples in zip(networks, counts[1:], strict=True):
         assert isinstance(network, HashMLPDensityField)
         encoding, mlp = cast(tuple[HashGrid, FusedMLP], tuple(network.mlp_base))

@@ -8,7 +8,9 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.configs.base_config import LocalWriterConfig
+from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -51,6 +53,40 @@ def train_quietly(config: InstanceTrainerConfig, progress: Progress) -> tuple[In
         seconds = perf_counter() - start
     trainer.pipeline.eval()
     return trainer, seconds
+
+
+def warm_up(config: InstanceTrainerConfig) -> None:
+    """Imports, compiles and loads what training and rendering with `config` need, while something else is done.
+
+    Nothing of it is kept but what compilers and drivers remember.
+    """
+    device, rays = torch.device(config.machine.device_type), 1024
+    with _hushed_console():
+        model = config.pipeline.model.setup(
+            scene_box=SceneBox(aabb=torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])),
+            num_train_data=1,
+            metadata={"dataparser_transform": torch.eye(4)[:3], "dataparser_scale": 1.0},
+            device=device,
+        ).to(device)
+    model.instances_active = model.config.use_instances
+    bundle = RayBundle(
+        origins=torch.zeros(rays, 3, device=device),
+        directions=torch.nn.functional.normalize(torch.randn(rays, 3, device=device), dim=-1),
+        pixel_area=torch.ones(rays, 1, device=device),
+        camera_indices=torch.zeros(rays, 1, dtype=torch.long, device=device),
+    )
+    labels = torch.zeros(rays, 1, dtype=torch.int32, device=device)
+    batch = {"image": torch.rand(rays, 3, device=device), "instances": labels}
+    for _ in range(2):
+        outputs = model(bundle)
+        losses = model.get_loss_dict(outputs, batch, model.get_metrics_dict(outputs, batch))
+        torch.stack(list(losses.values())).sum().backward()
+        model.proposal_sampler._step = 10  # the proposal networks rest in the second round
+    model.eval()
+    with torch.no_grad():
+        model(bundle)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def _seed(seed: int) -> None:
