@@ -1,5 +1,7 @@
 """Pieces of the demo; the whole of it is run by CI as users run it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,11 +67,26 @@ def test_output_folder_that_is_a_file(tmp_path: Path) -> None:
 
 
 def test_presets_fit_the_machine(monkeypatch) -> None:
-    for cuda, method, cameras in ((True, "instance-nerfacto", "all"), (False, "instance-nerfacto-cpu", "eval")):
+    for cuda, width, method, cameras in (
+        (True, 320, "instance-nerfacto", "all"),
+        (False, 160, "instance-nerfacto-cpu", "eval"),
+    ):
         monkeypatch.setattr(demo.torch.cuda, "is_available", lambda cuda=cuda: cuda)
         preset = demo.demo_preset()
+        assert demo.demo_room().width == width
         assert (preset.config.method_name, preset.export_cameras) == (method, cameras)
         assert preset.instance_start_step < preset.iterations
+
+
+def test_work_beside_hands_over_its_result_or_its_error() -> None:
+    assert demo._beside(lambda: 3).result() == 3
+    with pytest.raises(ZeroDivisionError):
+        demo._beside(lambda: 1 // 0).result()
+
+
+def test_nerfstudio_loads_while_the_room_is_built() -> None:
+    code = "import sys, instance_nerfstudio.demo; print('nerfstudio' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
 def test_command_reports_an_error_in_one_line(tmp_path: Path, monkeypatch, capsys) -> None:

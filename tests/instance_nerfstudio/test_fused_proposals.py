@@ -13,7 +13,9 @@ from nerfstudio.fields.density_fields import HashMLPDensityField
 from nerfstudio.model_components.ray_samplers import PDFSampler, UniformLinDispPiecewiseSampler, UniformSampler
 from nerfstudio.model_components.renderers import DepthRenderer
 
+from instance_nerfstudio.fused_proposals import proposals_fit
 from instance_nerfstudio.hash_grids.hash_grid import use_hash_grids
+from instance_nerfstudio.training import warm_up
 
 
 def some_rays(count: int, device: str) -> RayBundle:
@@ -98,6 +100,33 @@ def test_kernels_in_the_interpreter() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_the_gpu() -> None:
     compare_with_nerfstudio("cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_pictures_stay_the_same(make_config, train, shared_scene, tmp_path) -> None:
+    config = make_config(shared_scene, tmp_path, implementation="triton", use_label_regularization=False)
+    config.machine.device_type = "cuda"
+    pipeline = train(config).pipeline
+    assert pipeline.model.fused_proposals
+    camera, _ = pipeline.datamanager.next_eval_image(0)
+    fused = pipeline.model.render(camera)
+    pipeline.model.fused_proposals = False
+    for name, expected in pipeline.model.render(camera).items():
+        error = (fused[name].float() - expected.float()).abs()
+        assert error.quantile(0.98) < 1e-3, name  # a median depth may jump to the next sample, an id may change
+
+
+def test_nothing_is_fused_where_nothing_fits(trained) -> None:
+    assert not trained.pipeline.model.fused_proposals
+    assert not proposals_fit(trained.pipeline.model)
+
+
+def test_warm_up_leaves_the_configuration_alone(make_config, shared_scene, tmp_path) -> None:
+    config = make_config(shared_scene, tmp_path)
+    before = repr(config)
+    warm_up(config)
+    assert repr(config) == before
 
 
 if __name__ == "__main__":

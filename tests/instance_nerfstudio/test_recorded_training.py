@@ -9,6 +9,7 @@ from nerfstudio.engine.callbacks import TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer
 from nerfstudio.scripts.train import _set_random_seed
 
+from instance_nerfstudio.instance_nerfacto import INSTANCE_LOSSES
 from instance_nerfstudio.recorded_training import RecordedTraining, why_not_recorded
 
 
@@ -54,6 +55,21 @@ def test_equals_nerfstudios_iteration(make_config, shared_scene, tmp_path):
     for name, optimizer in ours.optimizers.optimizers.items():
         theirs = stock.optimizers.optimizers[name].param_groups[0]["lr"]
         assert optimizer.param_groups[0]["lr"] == pytest.approx(theirs)
+
+
+def test_head_and_field_train_apart(make_config, shared_scene, tmp_path):
+    """The losses of the head reach nothing but the head, and the others do not reach it: either may run beside."""
+    trainer = start(make_config, shared_scene, tmp_path)
+    model = trainer.pipeline.model
+    model.instances_active = True
+    _, losses, _ = trainer.pipeline.get_train_loss_dict(step=0)
+    head = set(trainer.optimizers.parameters["instance_head"])
+    for of_head in (True, False):
+        torch.stack([x for name, x in losses.items() if (name in INSTANCE_LOSSES) == of_head]).sum().backward()
+        reached = {parameter for parameter in model.parameters() if parameter.grad is not None}
+        assert reached
+        assert reached <= head if of_head else not reached & head
+        model.zero_grad(set_to_none=True)
 
 
 def test_says_what_keeps_it_from_recording(make_config, shared_scene, tmp_path):
