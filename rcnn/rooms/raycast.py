@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -68,7 +71,8 @@ def _float32(array: np.ndarray) -> np.ndarray:
 _worker_state: dict[str, Any] = {}
 
 
-def _start_worker(scene: Scene) -> None:
+def _start_worker(pickled: Path) -> None:
+    scene = pickle.loads(pickled.read_bytes())  # what `ray_pool` has just written
     _worker_state.update(scene=scene, caster=RayCaster(scene))
 
 
@@ -110,8 +114,13 @@ class InlinePool:
 @contextmanager
 def ray_pool(scene: Scene, num_workers: int) -> Iterator[RayPool]:
     """Opens a pool; on any exception the waiting work is dropped and the processes end."""
-    executor = worker_pool(num_workers, _start_worker, (scene,))
-    try:
-        yield RayPool(executor)
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+    # Through a file: arguments travel through a pipe, and with a scene's megabytes each process would have to be up and
+    # reading before the next one is started.
+    with TemporaryDirectory(prefix="room-") as folder:
+        pickled = Path(folder) / "scene.pickle"
+        pickled.write_bytes(pickle.dumps(scene, pickle.HIGHEST_PROTOCOL))
+        executor = worker_pool(num_workers, _start_worker, (pickled,))
+        try:
+            yield RayPool(executor)
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
