@@ -11,21 +11,38 @@ from jaxtyping import Float
 from nerfstudio.field_components.mlp import MLP
 from torch import Tensor, nn
 
+from instance_nerfstudio.tall_linear import tall_linear
+
 # What the kernel holds in registers and shared memory at once.
 _WIDEST = 128
 
 
 class FusedMLP(MLP):
-    """nerfstudio's torch `MLP`: same maths and state dict; on CUDA without gradients, one Triton kernel."""
+    """nerfstudio's torch `MLP`: same maths and state dict; on CUDA without gradients, one Triton kernel.
+
+    With gradients it goes layer by layer, and `tall_linear` sums those of the weights.
+    """
 
     def pytorch_fwd(self, in_tensor: Float[Tensor, "*bs in_dim"]) -> Float[Tensor, "*bs out_dim"]:
-        if torch.is_grad_enabled() or not in_tensor.is_cuda or torch.is_autocast_enabled():
+        if not in_tensor.is_cuda or torch.is_autocast_enabled():
             return super().pytorch_fwd(in_tensor)
-        from instance_nerfstudio.fused_mlp_triton import mlp_forward
-
         layers = [cast(nn.Linear, layer) for layer in self.layers]
         rows = in_tensor.reshape(-1, self.in_dim).float()
-        return mlp_forward(rows, layers, self.out_activation).view(*in_tensor.shape[:-1], -1)
+        if torch.is_grad_enabled():
+            out = self._layer_by_layer(rows, layers)
+        else:
+            from instance_nerfstudio.fused_mlp_triton import mlp_forward
+
+            out = mlp_forward(rows, layers, self.out_activation)
+        return out.view(*in_tensor.shape[:-1], -1)
+
+    def _layer_by_layer(
+        self, x: Float[Tensor, "rows in_dim"], layers: list[nn.Linear]
+    ) -> Float[Tensor, "rows out_dim"]:
+        for layer in layers[:-1]:
+            x = torch.relu(tall_linear(x, layer.weight, layer.bias))
+        x = tall_linear(x, layers[-1].weight, layers[-1].bias)
+        return x if self.out_activation is None else self.out_activation(x)
 
 
 def use_fused_mlps(module: nn.Module) -> None:
