@@ -64,9 +64,9 @@ def demo_preset() -> DemoPreset:
     if torch.cuda.is_available():
         return DemoPreset(
             cast("InstanceTrainerConfig", method_config.instance_nerfacto.config),
-            iterations=2000,
+            iterations=1200,
             rays_per_batch=8192,
-            instance_start_step=400,
+            instance_start_step=300,
             export_cameras="all",
         )
     return DemoPreset(
@@ -111,6 +111,7 @@ def run_demo(output_dir: Path) -> dict[str, float]:
     config.output_dir, config.experiment_name = output_dir, "runs"
     config.data = config.pipeline.datamanager.data = room
     config.max_num_iterations = config.steps_per_save = preset.iterations
+    config.steps_per_eval_batch = config.steps_per_eval_image = preset.iterations  # all views are scored afterwards
     datamanager = cast("InstanceDataManagerConfig", config.pipeline.datamanager)
     datamanager.train_num_rays_per_batch = preset.rays_per_batch
     config.pipeline.model = replace(config.pipeline.model, instance_start_step=preset.instance_start_step)

@@ -16,6 +16,7 @@ from instance_nerfstudio.evaluation.metrics import InstanceMetrics
 from instance_nerfstudio.frozen_field.cached_training import CachedTrainingConfig
 from instance_nerfstudio.instance_datamanager import InstanceDataManager, InstanceDataManagerConfig
 from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModel, InstanceNerfactoModelConfig
+from instance_nerfstudio.write_threads import WriteThreads
 
 
 @dataclass
@@ -85,19 +86,21 @@ class InstancePipeline(VanillaPipeline):
             output_path.mkdir(exist_ok=True, parents=True)
         scene = InstanceMetrics(self.categories)
         views: list[dict[str, float]] = []
-        for camera, batch in track(data_loader, "Evaluating all images", total=len(data_loader), transient=True):
-            start = perf_counter()
-            outputs = self.model.render(camera)
-            num_rays = (camera.height * camera.width).item()
-            metrics, images = self.model.get_image_metrics_and_images(outputs, batch)
-            if "instance_ids" in outputs:
-                scene.update(outputs["instance_ids"][..., 0], batch["instances"][..., 0].to(self.device))
-            metrics["num_rays_per_sec"] = num_rays / (perf_counter() - start)
-            metrics["fps"] = metrics["num_rays_per_sec"] / num_rays
-            if output_path is not None:
-                for key, image in images.items():
-                    save_image(image.permute(2, 0, 1).cpu(), output_path / f"{image_prefix}_{key}_{len(views):04d}.png")
-            views.append(metrics)
+        with WriteThreads() as threads:
+            for camera, batch in track(data_loader, "Evaluating all images", total=len(data_loader), transient=True):
+                start = perf_counter()
+                outputs = self.model.render(camera)
+                num_rays = (camera.height * camera.width).item()
+                metrics, images = self.model.get_image_metrics_and_images(outputs, batch)
+                if "instance_ids" in outputs:
+                    scene.update(outputs["instance_ids"][..., 0], batch["instances"][..., 0].to(self.device))
+                metrics["num_rays_per_sec"] = num_rays / (perf_counter() - start)
+                metrics["fps"] = metrics["num_rays_per_sec"] / num_rays
+                if output_path is not None:
+                    for key, image in images.items():
+                        path = output_path / f"{image_prefix}_{key}_{len(views):04d}.png"
+                        threads.submit(save_image, image.permute(2, 0, 1).cpu(), path)
+                views.append(metrics)
 
         averages: dict[str, float] = {}
         for key in views[0]:

@@ -128,7 +128,7 @@ def resident_pixels(
     images = batch["image"]
     pixels = sum(image.shape[0] * image.shape[1] for image in images)
     channels = images[0].shape[-1]
-    exact = images[0].dtype == torch.uint8 or all(_is_eight_bit(image) for image in images)
+    exact = images[0].dtype == torch.uint8 or all(_is_eight_bit(image.to(device)) for image in images)
     sizes = {(int(h), int(w)) for h, w in zip(cameras.height.flatten(), cameras.width.flatten(), strict=True)}
     needed = pixels * (channels * (1 if exact else 4) + 4) + 12 * sum(h * w for h, w in sizes)
     if needed > memory or any(len(image.shape) != 3 for image in images):
@@ -149,7 +149,7 @@ def resident_pixels(
     starts = sides.prod(dim=-1).cumsum(dim=0) - sides.prod(dim=-1)
     views = torch.cat([sides, starts[:, None], batch["image_idx"].cpu().long()[:, None]], dim=-1)
     masks, labels = batch.get("mask"), batch["instances"]
-    near = boundary_pixels(labels, masks, boundary_radius).long().cpu()
+    near = boundary_pixels([label.to(device) for label in labels], masks, boundary_radius).long().cpu()
     boundaries = views[near[:, 0], 2] + near[:, 1] * views[near[:, 0], 1] + near[:, 2]
     allowed = None
     if masks is not None:

@@ -1,8 +1,6 @@
 """Rendered masks as image files and as a video."""
 
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
@@ -15,10 +13,10 @@ from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.export.views import Frame, View, view_size
 from instance_nerfstudio.masks.instance_masks import write_instance_mask
 from instance_nerfstudio.masks.instances_json import MASKS_FOLDER
+from instance_nerfstudio.write_threads import WriteThreads
 from rcnn.instance_palette import colour_instances_uint8
 
 VIDEO_CODEC = "libx264"
-_THREADS = 4
 
 
 class Writer(AbstractContextManager, Protocol):
@@ -37,17 +35,14 @@ class ImageFolders:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._threads = ThreadPoolExecutor(_THREADS)
-        self._pending: deque[Future[None]] = deque()
+        self._threads = WriteThreads()
 
     def __enter__(self) -> "ImageFolders":
         return self
 
     def add(self, frame: Frame) -> None:
-        """Writes one view, or leaves it to a thread: compressing takes longer than rendering."""
-        if len(self._pending) > 2 * _THREADS:
-            self._pending.popleft().result()
-        self._pending.append(self._threads.submit(self._write, frame))
+        """Has one view written."""
+        self._threads.submit(self._write, frame)
 
     def _write(self, frame: Frame) -> None:
         name = f"{frame.view.name}.png"
@@ -57,10 +52,10 @@ class ImageFolders:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(path)
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._threads.shutdown(cancel_futures=kind is not None)
-        for written in self._pending if kind is None else ():
-            written.result()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._threads.__exit__(kind, error, traceback)
 
 
 class OverlayVideo:
