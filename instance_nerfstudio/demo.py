@@ -99,7 +99,7 @@ def run_demo(output_dir: Path) -> dict[str, float]:
     ready = _beside(_prepare)
     with _progress(console) as progress:
         room = _room(output_dir / "room", demo_room(), progress)
-    preset = ready.result()
+    preset, rendering = ready.result()
     seconds["room"] = perf_counter() - start
 
     from instance_nerfstudio.contact_sheet import write_contact_sheet
@@ -119,6 +119,7 @@ def run_demo(output_dir: Path) -> dict[str, float]:
     start = perf_counter()
     with _progress(console) as progress:
         trainer, _ = train_quietly(config, progress)
+    rendering.result()
     seconds["training"] = perf_counter() - start
 
     pipeline = trainer.pipeline
@@ -148,15 +149,18 @@ def run_demo(output_dir: Path) -> dict[str, float]:
     return metrics
 
 
-def _prepare() -> DemoPreset:
-    """Loads what the demo needs after its room; on a GPU kernels are compiled and loaded, too."""
+def _prepare() -> tuple[DemoPreset, "Future[None]"]:
+    """Loads what the demo needs after its room; on a GPU kernels are compiled and loaded, too.
+
+    Returns:
+        The preset; what ends when rendering is ready, which training need not wait for.
+    """
     from instance_nerfstudio.export import export_masks  # noqa: F401 - it takes seconds to load
     from instance_nerfstudio.training import warm_up
 
     preset = demo_preset()
-    if torch.cuda.is_available():
-        warm_up(preset.config)
-    return preset
+    rendering = warm_up(preset.config) if torch.cuda.is_available() else lambda: None
+    return preset, _beside(rendering)
 
 
 def _beside(work: Callable[[], Result]) -> "Future[Result]":

@@ -157,7 +157,7 @@ def test_nothing_is_fused_where_nothing_fits(trained) -> None:
 def test_warm_up_leaves_the_configuration_alone(make_config, shared_scene, tmp_path) -> None:
     config = make_config(shared_scene, tmp_path)
     before = repr(config)
-    warm_up(config)
+    warm_up(config)()
     assert repr(config) == before
 
 
