@@ -28,7 +28,7 @@ from instance_nerfstudio.evaluation.metrics import view_metrics
 from instance_nerfstudio.frozen_field.radiance_checkpoint import check_parameter_layout, is_resumed, load_radiance
 from instance_nerfstudio.fused_mlp import use_fused_mlps
 from instance_nerfstudio.fused_proposals import proposals_fit
-from instance_nerfstudio.hash_grids.hash_grid import use_hash_grids
+from instance_nerfstudio.hash_grids.hash_grid import CubicContraction, use_hash_grids
 from instance_nerfstudio.hash_grids.implementation import (
     Implementation,
     WantedImplementation,
@@ -201,20 +201,36 @@ class InstanceNerfactoModel(NerfactoModel):
         geometry: Float[Tensor, "rays samples features"],
     ) -> dict[str, Tensor]:
         """Logits in training; ids and confidences in evaluation."""
-        positions, geometry = ray_samples.frustums.get_positions().detach(), geometry.detach()
-        if self.training and 0 < self.config.instance_samples_per_ray < positions.shape[1]:
-            index, total = weight_quantiles(weights.detach()[..., 0], self.config.instance_samples_per_ray, jitter=True)
-            positions = self._normalized_positions(positions.take_along_dim(index[..., None], dim=1))
-            hidden = self.instance_head(positions, geometry.take_along_dim(index[..., None], dim=1))
-            features = hidden.mean(dim=-2) * total[:, None]
+        weights, geometry = weights.detach(), geometry.detach()
+        if self.training and 0 < self.config.instance_samples_per_ray < weights.shape[1]:
+            positions, geometry, total = self._draw_samples(ray_samples, weights[..., 0], geometry)
+            features = self.instance_head(positions, geometry).mean(dim=-2) * total[:, None]
         else:
-            hidden = self.instance_head(self._normalized_positions(positions), geometry)
-            features = torch.bmm(weights.detach().transpose(1, 2), hidden)[:, 0]
+            positions = self._normalized_positions(ray_samples.frustums.get_positions().detach())
+            features = torch.bmm(weights.transpose(1, 2), self.instance_head(positions, geometry))[:, 0]
         if self.training:
             return {"instance_logits": self.instance_head.classify(features)}
         ids, confidence = self.instance_head.predict(features)
         logits = {"instance_logits": self.instance_head.classify(features)} if self.keep_logits else {}
         return logits | {"instance_confidence": confidence, "instance_ids": ids}
+
+    @torch.no_grad()
+    def _draw_samples(
+        self,
+        ray_samples: RaySamples,
+        weights: Float[Tensor, "rays all"],
+        geometry: Float[Tensor, "rays all features"],
+    ) -> tuple[Float[Tensor, "rays samples 3"], Float[Tensor, "rays samples features"], Float[Tensor, " rays"]]:
+        """Some samples of each ray, drawn by their weights: normalised positions, geometry features; summed weights."""
+        draws = self.config.instance_samples_per_ray
+        contracted = type(self.field.spatial_distortion) is CubicContraction
+        if self.implementation == "triton" and weights.is_cuda and contracted:
+            from instance_nerfstudio.drawn_samples_triton import draw_samples
+
+            return draw_samples(weights, torch.rand(len(weights), draws, device=weights.device), ray_samples, geometry)
+        index, total = weight_quantiles(weights, draws, jitter=True)
+        positions = ray_samples.frustums.get_positions().take_along_dim(index[..., None], dim=1)
+        return self._normalized_positions(positions), geometry.take_along_dim(index[..., None], dim=1), total
 
     @torch.no_grad()
     def field_samples(
