@@ -22,16 +22,12 @@ class RecordedStep:
         device: where its tensors lie.
         pool: memory to share with recordings that are never replayed while this one's results are still needed; see
             `torch.cuda.graph_pool_handle`.
-        what: begins the sentence that says why it could not be recorded.
     """
 
-    def __init__(
-        self, step: Callable[[], None], device: torch.device, pool: Any = None, what: str = "The training step"
-    ) -> None:
+    def __init__(self, step: Callable[[], None], device: torch.device, pool: Any = None) -> None:
         self.step = step
         self.device = device
         self.pool = pool
-        self.what = what
         self.graph: torch.cuda.CUDAGraph | None = None
         self.eager = device.type != "cuda"
         self._calls = 0
@@ -66,7 +62,7 @@ class RecordedStep:
                 self.step()
         except RuntimeError as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            CONSOLE.print(f"{self.what} can't be recorded as a CUDA graph ({reason}); it runs unrecorded.")
+            CONSOLE.print(f"The training step can't be recorded as a CUDA graph ({reason}); it runs unrecorded.")
             self.eager = True
             torch.cuda.synchronize(self.device)
             # A recording that breaks off leaves the default generator waiting for its end for ever.

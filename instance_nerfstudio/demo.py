@@ -64,9 +64,9 @@ def demo_preset() -> DemoPreset:
     if torch.cuda.is_available():
         return DemoPreset(
             cast("InstanceTrainerConfig", method_config.instance_nerfacto.config),
-            iterations=1200,
+            iterations=2000,
             rays_per_batch=8192,
-            instance_start_step=300,
+            instance_start_step=400,
             export_cameras="all",
         )
     return DemoPreset(
@@ -99,7 +99,7 @@ def run_demo(output_dir: Path) -> dict[str, float]:
     ready = _beside(_prepare)
     with _progress(console) as progress:
         room = _room(output_dir / "room", demo_room(), progress)
-    preset, rendering = ready.result()
+    preset = ready.result()
     seconds["room"] = perf_counter() - start
 
     from instance_nerfstudio.contact_sheet import write_contact_sheet
@@ -119,7 +119,6 @@ def run_demo(output_dir: Path) -> dict[str, float]:
     start = perf_counter()
     with _progress(console) as progress:
         trainer, _ = train_quietly(config, progress)
-    rendering.result()
     seconds["training"] = perf_counter() - start
 
     pipeline = trainer.pipeline
@@ -149,18 +148,15 @@ def run_demo(output_dir: Path) -> dict[str, float]:
     return metrics
 
 
-def _prepare() -> tuple[DemoPreset, "Future[None]"]:
-    """Loads what the demo needs after its room; on a GPU kernels are compiled and loaded, too.
-
-    Returns:
-        The preset; what ends when rendering is ready, which training need not wait for.
-    """
+def _prepare() -> DemoPreset:
+    """Loads what the demo needs after its room; on a GPU kernels are compiled and loaded, too."""
     from instance_nerfstudio.export import export_masks  # noqa: F401 - it takes seconds to load
     from instance_nerfstudio.training import warm_up
 
     preset = demo_preset()
-    rendering = warm_up(preset.config) if torch.cuda.is_available() else lambda: None
-    return preset, _beside(rendering)
+    if torch.cuda.is_available():
+        warm_up(preset.config)
+    return preset
 
 
 def _beside(work: Callable[[], Result]) -> "Future[Result]":

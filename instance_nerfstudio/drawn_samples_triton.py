@@ -36,7 +36,7 @@ def _draw(
     dz = tl.load(direction + ray * direction_stride + 2, mask=here, other=0.0)
     feature = tl.arange(0, padded)
     both = here[:, None] & (feature < features)[None, :]
-    for draw in tl.static_range(draws):
+    for draw in range(draws):  # unrolled it would take seconds to compile
         offset = tl.load(jitter + ray * draws + draw, mask=here, other=0.0)
         quantile = (draw + offset) / draws * sum_here
         before = used & (cumulated < quantile[:, None])

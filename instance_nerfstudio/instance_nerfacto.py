@@ -41,7 +41,6 @@ from instance_nerfstudio.instance_voxels import InstanceVoxels
 from instance_nerfstudio.losses import instance_cross_entropy, label_regularization
 from instance_nerfstudio.memory_chunks import in_chunks
 from instance_nerfstudio.radiance_outputs import radiance_outputs
-from instance_nerfstudio.recorded_rendering import RecordedRendering
 from instance_nerfstudio.side_stream import SideStream
 from instance_nerfstudio.weight_quantiles import weight_quantiles
 from rcnn.instance_palette import colour_instances, overlay
@@ -115,7 +114,6 @@ class InstanceNerfactoModel(NerfactoModel):
         self.world_to_scene = (metadata["dataparser_transform"], metadata["dataparser_scale"])
         self.voxels: InstanceVoxels | None = None
         self.instances_active = False
-        self.recorded_rendering = RecordedRendering(self)
         self.side_stream: SideStream | None = None  # where the head trains, if not in line with the field
         self.keep_logits = False  # evaluation keeps `instance_logits` only where they are asked for: K floats per ray
         use_hash_grids(
@@ -345,8 +343,9 @@ class InstanceNerfactoModel(NerfactoModel):
 
         def march(start: int, end: int) -> None:
             rays = camera_ray_bundle.get_row_major_sliced_ray_bundle(start, end).to(self.device)
-            for name, output in self.recorded_rendering(rays).items():
-                parts[name].append(output.to(camera_ray_bundle.directions.device))
+            for name, output in self(rays).items():
+                if isinstance(output, Tensor):
+                    parts[name].append(output.to(camera_ray_bundle.directions.device))
 
         height, width = camera_ray_bundle.origins.shape[:2]
         # Equal chunks: a small last one takes as many launches as a large one.

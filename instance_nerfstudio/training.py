@@ -3,7 +3,7 @@
 import contextlib
 import io
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from time import perf_counter
 
 import numpy as np
@@ -55,13 +55,10 @@ def train_quietly(config: InstanceTrainerConfig, progress: Progress) -> tuple[In
     return trainer, seconds
 
 
-def warm_up(config: InstanceTrainerConfig) -> Callable[[], None]:
-    """Imports, compiles and loads what training with `config` needs, while something else is done.
+def warm_up(config: InstanceTrainerConfig) -> None:
+    """Imports, compiles and loads what training and rendering with `config` need, while something else is done.
 
     Nothing of it is kept but what compilers and drivers remember.
-
-    Returns:
-        What does the same for rendering; it may run in a thread while training has begun.
     """
     device, rays = torch.device(config.machine.device_type), 1024
     with _hushed_console():
@@ -85,14 +82,11 @@ def warm_up(config: InstanceTrainerConfig) -> Callable[[], None]:
         losses = model.get_loss_dict(outputs, batch, model.get_metrics_dict(outputs, batch))
         torch.stack(list(losses.values())).sum().backward()
         model.proposal_sampler._step = 10  # the proposal networks rest in the second round
-    model.zero_grad(set_to_none=True)
     model.eval()
-
-    def render() -> None:
-        with torch.no_grad():
-            model(bundle)
-
-    return render
+    with torch.no_grad():
+        model(bundle)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def _seed(seed: int) -> None:

@@ -117,38 +117,6 @@ def test_pictures_stay_the_same(make_config, train, shared_scene, tmp_path) -> N
         assert error.quantile(0.98) < 1e-3, name  # a median depth may jump to the next sample, an id may change
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_recorded_pictures_follow_the_weights(make_config, train, shared_scene, tmp_path) -> None:
-    config = make_config(shared_scene, tmp_path, implementation="triton", use_label_regularization=False)
-    config.machine.device_type = "cuda"
-    pipeline = train(config).pipeline
-    model, recorded = pipeline.model, pipeline.model.recorded_rendering
-    camera, _ = pipeline.datamanager.next_eval_image(0)
-
-    def pictures() -> tuple[Any, Any]:
-        model.recorded_rendering = recorded
-        for _ in range(6):
-            ours = model.render(camera)
-        model.recorded_rendering = model  # nothing recorded
-        return ours, model.render(camera)
-
-    def check() -> None:
-        ours, expected = pictures()
-        assert any(step.graph is not None for _, step, _ in recorded._recordings.values())
-        assert not any(step.eager for _, step, _ in recorded._recordings.values())
-        for name in expected:
-            torch.testing.assert_close(ours[name], expected[name], atol=1e-5, rtol=1e-5)
-
-    check()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(0.9)
-    check()
-    model.instance_head.instance_ids = model.instance_head.instance_ids + 5  # another buffer
-    check()
-
-
 def test_nothing_is_fused_where_nothing_fits(trained) -> None:
     assert not trained.pipeline.model.fused_proposals
     assert not proposals_fit(trained.pipeline.model)
@@ -157,7 +125,7 @@ def test_nothing_is_fused_where_nothing_fits(trained) -> None:
 def test_warm_up_leaves_the_configuration_alone(make_config, shared_scene, tmp_path) -> None:
     config = make_config(shared_scene, tmp_path)
     before = repr(config)
-    warm_up(config)()
+    warm_up(config)
     assert repr(config) == before
 
 

@@ -10,7 +10,7 @@ from instance_nerfstudio.tall_linear import tall_linear
 def derivatives(linear, x, weight, bias):
     out = linear(x, weight, bias)
     first = torch.autograd.grad(out.sin().sum(), (x, weight, bias), create_graph=True)
-    second = torch.autograd.grad(sum(g.square().sum() for g in first), (x, weight, bias))
+    second = torch.autograd.grad(torch.stack([g.square().sum() for g in first]).sum(), (x, weight, bias))
     return [out, *first, *second]
 
 
