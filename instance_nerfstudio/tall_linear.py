@@ -1,7 +1,7 @@
 """A linear layer whose gradients for weight and bias are summed by the whole GPU.
 
 They are products of matrices with hundreds of thousands of rows and a few dozen columns. cuBLAS leaves them to a few
-of the GPU's processors; summed in pieces they take a tenth of the time.
+of the GPU's processors; summed in pieces, all take part.
 """
 
 from typing import Any
