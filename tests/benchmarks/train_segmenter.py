@@ -1,0 +1,360 @@
+"""Trains a 2D segmenter on generated rooms: Mask R-CNN from scratch, for the `torchvision` mask source.
+
+    python tests/benchmarks/train_segmenter.py --out runs/segmenter --make-rooms 120 --minutes 12
+    instance-nerf segment --data ROOM --source torchvision --weights runs/segmenter/segmenter.safetensors
+
+Rooms are those of `nerf-rcnn rooms make`; the training split's furniture is in no test room. With `--make-rooms` they
+are made in OUT/rooms, otherwise `--rooms` and `--val` name them. Killed at any time, it goes on with the same command.
+At the end it writes OUT/segmenter.safetensors and .json with scores on validation rooms, and prints them: average
+precision of masks (by class, and without classes), and how well flattened segments fit the true ones.
+"""
+
+import json
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.utils.data import DataLoader, Dataset
+
+from instance_nerfstudio.masks.instance_masks import find_instance_masks, read_instance_mask
+from instance_nerfstudio.segments.class_table import ClassTable
+from instance_nerfstudio.segments.flatten import flatten
+from instance_nerfstudio.segments.mask_rcnn import MaskRCNNConfig, build_mask_rcnn, load_mask_rcnn, save_mask_rcnn
+from instance_nerfstudio.segments.mask_source import Detections
+from instance_nerfstudio.segments.photos import Photo, find_photos
+from instance_nerfstudio.segments.settings import FlattenConfig
+from rcnn.rooms.assets.classes import furniture_classes
+from rcnn.safe_files import open_atomically, read_json
+
+MIN_PIXELS = 12
+"""Smaller pieces of objects, at the size of training, are not learnt."""
+Sample = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Picture (H, W, 3) uint8, instances (H, W) int32, label of every instance (K + 1,)."""
+
+
+@dataclass
+class TrainSegmenter:
+    """Options."""
+
+    out: Path
+    """Folder for the run and its results."""
+    rooms: tuple[Path, ...] = ()
+    """Training rooms, or folders that hold them."""
+    val: tuple[Path, ...] = ()
+    """Rooms for the scores; none are computed without."""
+    make_rooms: int = 0
+    """Make so many training rooms, and a tenth as many for the scores."""
+    steps: int = 5000
+    minutes: float | None = None
+    """Stop after this time (pauses excluded): the learning rate falls by the clock, if that is faster than by steps."""
+    batch: int = 16
+    backbone: str = "resnet50"
+    min_size: int = 384
+    max_size: int = 640
+    lr: float = 2e-4
+    """AdamW's, after a twentieth of the training; it falls to zero along a cosine."""
+    weight_decay: float = 0.05
+    seed: int = 0
+    num_workers: int = 12
+    augment: bool = True
+    val_views: int = 8
+    """Of every room."""
+    checkpoint_seconds: float = 60.0
+
+    def main(self) -> None:
+        """Makes, trains, scores."""
+        warnings.filterwarnings("ignore")
+        self.out.mkdir(parents=True, exist_ok=True)
+        train, val = list(self.rooms), list(self.val)
+        if self.make_rooms:
+            train.append(self._make("train", self.make_rooms))
+            val.append(self._make("val", max(1, self.make_rooms // 10)))
+        names = tuple(sorted(furniture_classes(), key=lambda name: furniture_classes()[name].semantic_id))
+        config = MaskRCNNConfig(names, self.backbone, min_size=self.min_size, max_size=self.max_size)  # type: ignore[arg-type]
+        weights = self.out / "segmenter.safetensors"
+        if not weights.exists():
+            notes = self._train(config, RoomViews(train, names))
+            save_mask_rcnn(weights, notes.pop("weights"), config, {"training": notes, "metrics": {}})
+        if val:
+            self._score(weights, RoomViews(val, names, self.val_views))
+
+    def _make(self, split: str, count: int) -> Path:
+        folder = self.out / "rooms" / split
+        options = ("--split", split, "--count", str(count), "--num-workers", str(self.num_workers))
+        subprocess.run([sys.executable, "-m", "rcnn.cli", "rooms", "make", "--out", str(folder), *options], check=True)
+        return folder
+
+    def _train(self, config: MaskRCNNConfig, views: "RoomViews") -> dict[str, Any]:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.manual_seed(self.seed)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        model = build_mask_rcnn(config).to(device)
+        _float_boxes(model)
+        matrices = [weight for weight in model.parameters() if weight.ndim > 1]
+        others = [weight for weight in model.parameters() if weight.ndim <= 1]
+        optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=self.lr, fused=device.type == "cuda",
+        )  # fmt: skip
+        checkpoint = self.out / "checkpoint.pt"
+        step, elapsed, curve = 0, 0.0, []
+        if checkpoint.exists():
+            state = torch.load(checkpoint, map_location=device, weights_only=True)
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            step, elapsed, curve = state["step"], state["elapsed"], state["curve"]
+        crops = Crops(views, self._crop(), self.seed, step * self.batch, self.steps * self.batch, self.augment)
+        loader = DataLoader(
+            crops, self.batch, num_workers=self.num_workers, collate_fn=list, pin_memory=device.type == "cuda",
+            persistent_workers=self.num_workers > 0, multiprocessing_context="spawn" if self.num_workers else None,
+        )  # fmt: skip
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"),
+            TimeElapsedColumn(), TimeRemainingColumn(),
+        )  # fmt: skip
+        model.train()
+        start = saved = time.monotonic() - elapsed
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            task = progress.add_task("Training", total=self.steps, completed=step, loss="")
+            for batch in loader:
+                elapsed = time.monotonic() - start
+                done = max(step / self.steps, elapsed / (60 * self.minutes) if self.minutes else 0.0)
+                if done >= 1:
+                    break
+                for group in optimizer.param_groups:
+                    group["lr"] = self.lr * min(done / 0.05 + 1e-2, 1.0) * 0.5 * (1 + np.cos(np.pi * done))
+                pictures, targets = _to_device(batch, device)
+                with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                    losses = model(pictures, targets)
+                    loss = sum(losses.values(), torch.zeros((), device=device))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+                optimizer.step()
+                step += 1
+                if step % 20 == 0 or step == 1:
+                    values = {name: round(float(value), 4) for name, value in losses.items()}
+                    if not np.isfinite(list(values.values())).all():
+                        raise SystemExit(f"step {step}: the loss is no number; lower --lr")
+                    curve.append({"step": step, "seconds": round(elapsed, 1), **values})
+                    progress.update(task, loss=f"loss {sum(values.values()):.3f}")
+                progress.update(task, completed=step)
+                if time.monotonic() - saved > self.checkpoint_seconds:
+                    saved = time.monotonic()
+                    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                    with open_atomically(checkpoint) as file:
+                        torch.save({**state, "step": step, "elapsed": elapsed, "curve": curve}, file)
+        return {
+            "weights": model.state_dict(), "views": len(views), "steps": step, "batch": self.batch, "lr": self.lr,
+            "seconds": round(time.monotonic() - start, 1), "device": _device_name(device),
+            "curve": curve[::10] + curve[-1:],
+        }  # fmt: skip
+
+    def _crop(self) -> tuple[int, int]:
+        """Height and width of what is learnt from: the network resizes them no more."""
+        return self.min_size, min(self.max_size, self.min_size * 4 // 3)
+
+    def _score(self, weights: Path, views: "RoomViews") -> None:
+        from torchmetrics.detection import MeanAveragePrecision
+
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model, config = load_mask_rcnn(weights)
+        model = model.to(device)
+        model.roi_heads.score_thresh = 0.05  # type: ignore[assignment]
+        by_class = MeanAveragePrecision(iou_type="segm")
+        agnostic = MeanAveragePrecision(iou_type="segm")
+        fit: list[float] = []
+        with Progress(console=Console(stderr=True)) as progress:
+            for place in progress.track(range(len(views)), description="Scores"):
+                picture, ids, labels = (torch.from_numpy(part) for part in views.read(place))
+                truth = _targets(ids, labels)
+                with torch.inference_mode():
+                    found = model([picture.to(device).permute(2, 0, 1).float() / 255])[0]
+                masks = (found["masks"][:, 0] > 0.5).cpu()
+                result = {"masks": masks, "scores": found["scores"].cpu(), "labels": found["labels"].cpu()}
+                one = torch.zeros_like
+                true_masks = truth["masks"].bool()
+                by_class.update([result], [{"masks": true_masks, "labels": truth["labels"]}])
+                agnostic.update(
+                    [{**result, "labels": one(result["labels"])}],
+                    [{"masks": true_masks, "labels": one(truth["labels"])}],
+                )
+                names = [config.categories[label - 1] for label in result["labels"].tolist()]
+                table = ClassTable(frozenset(), {})
+                segments = flatten(Detections(masks, result["scores"], names), table, FlattenConfig()).ids
+                fit += [_best_iou(mask.numpy(), segments) for mask in true_masks]
+        with_classes, without = by_class.compute(), agnostic.compute()
+        metrics = {
+            "mAP": float(with_classes["map"]),
+            "mAP50": float(with_classes["map_50"]),
+            "AP": float(without["map"]),
+            "AP50": float(without["map_50"]),
+            "best_iou": float(np.mean(fit)),
+            "found_at_50": float(np.mean(np.array(fit) > 0.5)),
+            "views": len(views),
+            "objects": len(fit),
+        }
+        content = read_json(weights.with_suffix(".json"))
+        training = {"training": content.get("training", {}), "metrics": metrics}
+        save_mask_rcnn(weights, model.state_dict(), config, training)
+        print(json.dumps({name: round(value, 4) for name, value in metrics.items()}))
+
+
+class RoomViews:
+    """All views of rooms with true instances.
+
+    Args:
+        folders: rooms, or folders of rooms.
+        names: classes, the first of which is label 1.
+        per_room: so many views of each room, evenly spaced; all when None.
+    """
+
+    def __init__(self, folders: Sequence[Path], names: Sequence[str], per_room: int | None = None) -> None:
+        rooms = [room for folder in folders for room in _rooms(folder)]
+        if not rooms:
+            raise SystemExit(f"no rooms in {', '.join(str(folder) for folder in folders) or 'no folder'}; give --rooms")
+        label = {name: number for number, name in enumerate(names, 1)}
+        self._views: list[tuple[Path, Path, np.ndarray]] = []
+        for room in rooms:
+            photos = find_photos(room)
+            known = {
+                info["id"]: label.get(info["category"], 0) for info in read_json(room / "instances.json")["instances"]
+            }
+            labels = np.array([known.get(i, 0) for i in range(max(known, default=0) + 1)], np.int64)
+            pairs = [(p, m) for p, m in zip(photos, find_instance_masks(photos, room), strict=True) if m is not None]
+            chosen = (
+                range(len(pairs)) if per_room is None else np.linspace(0, len(pairs) - 1, per_room).round().astype(int)
+            )
+            self._views += [(*pairs[i], labels) for i in chosen]
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def read(self, place: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Picture (H, W, 3) uint8, instances (H, W) int32, label of every instance."""
+        photo, mask, labels = self._views[place]
+        return Photo(photo, photo.name).rgb(), read_instance_mask(mask), labels
+
+
+class Crops(Dataset[Sample]):
+    """Random views, each scaled, cropped or padded to one size. Sample i is the same whenever it is asked for.
+
+    Args:
+        views: to choose from.
+        size: height and width of the samples.
+        seed: of everything random.
+        first, last: the samples.
+        augment: also mirror them, change their size and their colours, and blur them.
+    """
+
+    def __init__(
+        self, views: RoomViews, size: tuple[int, int], seed: int, first: int, last: int, augment: bool
+    ) -> None:
+        self._views, self._size, self._seed, self._augment = views, size, seed, augment
+        self._first, self._last = first, last
+
+    def __len__(self) -> int:
+        return self._last - self._first
+
+    def __getitem__(self, index: int) -> Sample:
+        cv2.setNumThreads(1)
+        number = self._first + index
+        epoch, place = divmod(number, len(self._views))
+        order = np.random.default_rng((self._seed, 0, epoch)).permutation(len(self._views))
+        picture, ids, labels = self._views.read(int(order[place]))
+        rng = np.random.default_rng((self._seed, 1, number))
+        height, width = self._size
+        scale = max(height / picture.shape[0], width / picture.shape[1])
+        if self._augment:
+            scale *= np.exp(rng.uniform(np.log(0.7), np.log(1.8)))
+            picture = _recolour(picture, rng)
+        left, top = (rng.uniform() if self._augment else 0.5 for _ in range(2))
+        x, y = left * (width - picture.shape[1] * scale), top * (height - picture.shape[0] * scale)
+        # Pixel centres: (i + 0.5) · scale + offset.
+        matrix = np.array([[scale, 0, x + 0.5 * scale - 0.5], [0, scale, y + 0.5 * scale - 0.5]])
+        if self._augment and rng.uniform() < 0.5:
+            matrix[0] = [-matrix[0, 0], 0, width - 1 - matrix[0, 2]]
+        picture = cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR)
+        ids = cv2.warpAffine(ids.astype(np.int16), matrix, (width, height), flags=cv2.INTER_NEAREST).astype(np.int32)
+        return torch.from_numpy(picture), torch.from_numpy(ids), torch.from_numpy(labels)
+
+
+def _recolour(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Exposure, contrast, white balance, saturation, noise, and blur of another camera."""
+    value = picture.astype(np.float32) / 255
+    value = value ** np.exp(rng.normal(0, 0.2)) * np.exp(rng.normal(0, 0.08, 3)).astype(np.float32)
+    grey = value.mean(2, keepdims=True)
+    value = grey + (value - grey) * np.float32(np.exp(rng.normal(0, 0.25)))
+    if rng.uniform() < 0.3:
+        value = cv2.GaussianBlur(value, (0, 0), rng.uniform(0.3, 1.2))
+    value += rng.normal(0, rng.uniform(0, 0.02), value.shape).astype(np.float32)
+    return (value.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _targets(ids: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What Mask R-CNN learns from: boxes, labels and masks of the objects in a view."""
+    from torchvision.ops import masks_to_boxes
+
+    numbers, counts = torch.unique(ids, return_counts=True)
+    numbers = numbers[(numbers > 0) & (counts >= MIN_PIXELS)]
+    numbers = numbers[labels[numbers.long()] > 0]
+    masks = ids == numbers[:, None, None]
+    boxes = masks_to_boxes(masks) if len(numbers) else torch.zeros((0, 4), device=ids.device)
+    boxes[:, 2:] += 1  # masks_to_boxes names the last pixel, not its far edge
+    return {"boxes": boxes, "labels": labels[numbers.long()], "masks": masks.to(torch.uint8)}
+
+
+def _to_device(
+    batch: Sequence[Sample], device: torch.device
+) -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
+    pictures, targets = [], []
+    for picture, ids, labels in batch:
+        pictures.append(picture.to(device, non_blocking=True).permute(2, 0, 1).float() / 255)
+        targets.append(_targets(ids.to(device, non_blocking=True), labels.to(device, non_blocking=True)))
+    return pictures, targets
+
+
+def _float_boxes(model: torch.nn.Module) -> None:
+    """Logits and box offsets in fp32: torchvision decodes boxes in their type, and bf16 knows no pixel above 256."""
+
+    def to_float(_: torch.nn.Module, __: Any, output: Any) -> Any:
+        if isinstance(output, torch.Tensor):
+            return output.float()
+        return type(output)(to_float(_, __, part) for part in output)
+
+    for head in (model.rpn.head, model.roi_heads.box_predictor, model.roi_heads.mask_predictor):  # type: ignore[union-attr]
+        head.register_forward_hook(to_float)  # type: ignore[union-attr]
+
+
+def _best_iou(mask: np.ndarray, segments: np.ndarray) -> float:
+    """Of a true mask with any segment."""
+    numbers, common = np.unique(segments[mask], return_counts=True)
+    areas = np.bincount(segments[segments > 0], minlength=max(int(segments.max(initial=0)), 0) + 1)
+    unions = [mask.sum() + areas[n] - c for n, c in zip(numbers, common, strict=True) if n > 0]
+    return max((c / u for c, u in zip(common[numbers > 0], unions, strict=True)), default=0.0)
+
+
+def _rooms(folder: Path) -> Iterator[Path]:
+    if (folder / "transforms.json").is_file():
+        yield folder
+    else:
+        yield from sorted(p.parent for p in folder.glob("*/transforms.json") if not p.parent.name.startswith("."))
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+if __name__ == "__main__":
+    tyro.cli(TrainSegmenter).main()
