@@ -42,7 +42,8 @@ def flatten(found: Detections, table: ClassTable, config: FlattenConfig) -> View
     free, left = torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)
     if len(rows):
         masks = found.masks[torch.from_numpy(rows).to(ids.device)]
-        order = front_to_back(masks, scores[rows], [table.category(names[row]) for row in rows], config)
+        classes = [None if table.is_background(names[row]) else table.category(names[row]) for row in rows]
+        order = front_to_back(masks, scores[rows], classes, config)
         for place in order:
             seen = masks[place] & free
             if int(seen.sum()) < max(1.0, config.min_visible * areas[rows[place]]):
@@ -60,12 +61,15 @@ def flatten(found: Detections, table: ClassTable, config: FlattenConfig) -> View
 
 
 def front_to_back(
-    masks: Bool[Tensor, "N H W"], scores: Float[np.ndarray, "N"], classes: Sequence[str], config: FlattenConfig
+    masks: Bool[Tensor, "N H W"],
+    scores: Float[np.ndarray, "N"],
+    classes: Sequence[str | None],
+    config: FlattenConfig,
 ) -> list[int]:
     """Order of masks: by score, but what lies inside a much larger mask of another class comes before that one.
 
     A cushion on a sofa is in front of it, however sure the segmenter is of the sofa; a second, smaller mask of the same
-    sofa is not.
+    sofa is not. Whatever lies inside background (class None) comes before it.
     """
     common = torch.zeros(len(masks), len(masks), device=masks.device)
     for part in masks.flatten(1).split(PIXELS_AT_ONCE, 1):
@@ -73,9 +77,13 @@ def front_to_back(
         common += part @ part.T
     shared = common.double().cpu().numpy()
     areas = np.maximum(shared.diagonal(), 1)
-    other = np.array(classes, dtype=object)[:, None] != np.array(classes, dtype=object)[None, :]
-    # before[i, j]: i comes before j. Areas fall from container to contained, so that there are no circles.
-    before = other & (shared > config.inside * areas[:, None]) & (areas[:, None] < config.small * areas[None, :])
+    named = np.array(classes, dtype=object)
+    behind = np.array([name is None for name in classes])
+    inside = shared > config.inside * areas[:, None]
+    smaller = (named[:, None] != named[None, :]) & (areas[:, None] < config.small * areas[None, :])
+    # before[i, j]: i comes before j. From object to object areas rise, and nothing leads back from background, so that
+    # there are no circles.
+    before = inside & np.where(behind[:, None], False, smaller | behind[None, :])
     waits_for = before.sum(0)
     ready = [(-float(scores[i]), int(i)) for i in np.flatnonzero(waits_for == 0)]
     heapq.heapify(ready)

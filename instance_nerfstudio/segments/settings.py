@@ -21,7 +21,8 @@ class FlattenConfig:
     inside: float = 0.8
     """A mask is in front of one of another class if more than this share of it lies inside that one, ..."""
     small: float = 0.5
-    """... and if it is smaller than this share of that one. Otherwise the mask of the higher score is in front."""
+    """... and if it is smaller than this share of that one, or that one is background. Otherwise the mask of the higher
+    score is in front."""
     min_visible: float = 0.4
     """A mask of which a smaller share is left, the rest being behind others, is one of something found already."""
 

@@ -10,6 +10,7 @@ precision of masks (by class, and without classes), and how well flattened segme
 """
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -65,6 +66,8 @@ class TrainSegmenter:
     lr: float = 2e-4
     """AdamW's, after a twentieth of the training; it falls to zero along a cosine."""
     weight_decay: float = 0.05
+    rois: int = 256
+    """Regions of each picture that the heads learn from."""
     seed: int = 0
     num_workers: int = 12
     augment: bool = True
@@ -101,6 +104,7 @@ class TrainSegmenter:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         model = build_mask_rcnn(config).to(device)
         _float_boxes(model)
+        model.roi_heads.fg_bg_sampler.batch_size_per_image = self.rois  # type: ignore[union-attr]
         matrices = [weight for weight in model.parameters() if weight.ndim > 1]
         others = [weight for weight in model.parameters() if weight.ndim <= 1]
         optimizer = torch.optim.AdamW(
@@ -133,7 +137,7 @@ class TrainSegmenter:
                 if done >= 1:
                     break
                 for group in optimizer.param_groups:
-                    group["lr"] = self.lr * min(done / 0.05 + 1e-2, 1.0) * 0.5 * (1 + np.cos(np.pi * done))
+                    group["lr"] = self.lr * min(done / 0.05 + 1e-2, 1.0) * 0.5 * (1 + math.cos(math.pi * done))
                 pictures, targets = _to_device(batch, device)
                 with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                     losses = model(pictures, targets)
