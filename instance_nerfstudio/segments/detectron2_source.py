@@ -6,7 +6,6 @@ Written against detectron2's documented API (`get_cfg`, `build_model`, `ResizeSh
 from __future__ import annotations
 
 import importlib.util
-import pickle
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,15 +15,14 @@ import numpy as np
 
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.segments.class_table import ClassTable
-from instance_nerfstudio.segments.fingerprint import fingerprint
 from instance_nerfstudio.segments.flatten import flatten
 from instance_nerfstudio.segments.mask_source import Detections
 from instance_nerfstudio.segments.photos import Photo
-from instance_nerfstudio.segments.plain_pickle import load_plain_pickle
 from instance_nerfstudio.segments.query_masks import split_pieces
 from instance_nerfstudio.segments.segments_folder import SourceInfo
 from instance_nerfstudio.segments.settings import FlattenConfig
 from instance_nerfstudio.segments.view_segments import ViewSegments
+from instance_nerfstudio.segments.weights_file import fingerprint, read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -186,25 +184,12 @@ def _with_bases(config_file: Path) -> str:
 
 
 def _load_weights(model: torch.nn.Module, path: Path) -> None:
-    import torch
-
-    try:
-        if path.suffix == ".pkl":
-            content = load_plain_pickle(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(f"{path}: cannot be read as a checkpoint ({reason}); download it again") from error
-    weights = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(weights, dict):
-        raise InputError(f"{path}: holds no weights under 'model'; give a checkpoint of detectron2")
-    tensors = OrderedDict((name, torch.as_tensor(value)) for name, value in weights.items() if hasattr(value, "shape"))
+    weights = read_weights(path)
     missing: list[str] = []
     # Mask2Former renames the weights of its head unless they say that they are of its current version, which a .pkl
     # cannot say: with the names as they are first.
     for metadata in (getattr(model.state_dict(), "_metadata", None), None):
-        named = OrderedDict(tensors)
+        named = OrderedDict(weights)
         named._metadata = metadata  # type: ignore[attr-defined]
         try:
             lacking, _ = model.load_state_dict(named, strict=False)

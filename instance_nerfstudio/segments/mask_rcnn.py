@@ -34,6 +34,8 @@ class MaskRCNNConfig:
     """... but the longer one no more than that."""
     smallest_anchor: int = 16
     """Side of the anchors of the finest level, in pixels of the resized photo; it doubles from level to level."""
+    proposals: int = 1000
+    """Regions of a photo that the heads look at."""
     detections: int = 100
     """Most objects in a photo."""
 
@@ -53,7 +55,7 @@ def build_mask_rcnn(config: MaskRCNNConfig) -> MaskRCNN:
     from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
     from torchvision.ops import FrozenBatchNorm2d
 
-    if not config.categories or min(config.min_size, config.smallest_anchor, config.detections) < 1:
+    if not config.categories or min(config.min_size, config.smallest_anchor, config.proposals, config.detections) < 1:
         raise InputError("a Mask R-CNN needs categories and positive sizes; correct its config")
     if config.max_size < config.min_size:
         raise InputError(f"--max-size {config.max_size}: must be at least --min-size {config.min_size}")
@@ -78,6 +80,7 @@ def build_mask_rcnn(config: MaskRCNNConfig) -> MaskRCNN:
         max_size=config.max_size,
         rpn_anchor_generator=anchors,
         rpn_head=RPNHead(backbone.out_channels, anchors.num_anchors_per_location()[0]),
+        rpn_post_nms_top_n_test=config.proposals,
         box_detections_per_img=config.detections,
         **heads,
     )

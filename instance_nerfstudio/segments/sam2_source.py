@@ -18,7 +18,6 @@ from jaxtyping import Int32
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.masks.instance_masks import BACKGROUND, MAX_ID, UNLABELLED
 from instance_nerfstudio.segments.class_table import ClassTable
-from instance_nerfstudio.segments.fingerprint import fingerprint
 from instance_nerfstudio.segments.flatten import flatten
 from instance_nerfstudio.segments.hub_checkpoint import load_pretrained, quiet, require_transformers
 from instance_nerfstudio.segments.mask_source import Detections, MaskSource
@@ -26,6 +25,7 @@ from instance_nerfstudio.segments.photos import Photo
 from instance_nerfstudio.segments.segments_folder import SourceInfo, to_json
 from instance_nerfstudio.segments.settings import FlattenConfig, TrackingConfig
 from instance_nerfstudio.segments.view_segments import ViewSegments
+from instance_nerfstudio.segments.weights_file import fingerprint
 
 if TYPE_CHECKING:
     import torch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.segments.class_table import ClassTable
-from instance_nerfstudio.segments.fingerprint import fingerprint
 from instance_nerfstudio.segments.flatten import flatten
 from instance_nerfstudio.segments.mask_rcnn import load_mask_rcnn
 from instance_nerfstudio.segments.mask_source import Detections
@@ -18,6 +16,7 @@ from instance_nerfstudio.segments.photos import Photo
 from instance_nerfstudio.segments.segments_folder import SourceInfo
 from instance_nerfstudio.segments.settings import FlattenConfig
 from instance_nerfstudio.segments.view_segments import ViewSegments
+from instance_nerfstudio.segments.weights_file import fingerprint, read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -96,23 +95,20 @@ def _cached() -> Path:
 
 
 def _load_coco(path: Path) -> MaskRCNN:
-    import torch
     from torchvision.models.detection import maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
     from torchvision.models.detection._utils import overwrite_eps
 
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; check --weights")
+    weights = read_weights(path)
+    # Version 2 has a convolution more in each head.
+    build = maskrcnn_resnet50_fpn_v2 if "rpn.head.conv.1.0.weight" in weights else maskrcnn_resnet50_fpn
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = build(weights=None, weights_backbone=None)
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-        # Version 2 has a convolution more in each head.
-        build = maskrcnn_resnet50_fpn_v2 if "rpn.head.conv.1.0.weight" in weights else maskrcnn_resnet50_fpn
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = build(weights=None, weights_backbone=None)
         model.load_state_dict(weights)
-        if build is maskrcnn_resnet50_fpn:  # as torchvision does with these weights
-            overwrite_eps(model, 0.0)
-    except (RuntimeError, OSError, EOFError, ValueError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+    except RuntimeError as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"{path}: is no Mask R-CNN of torchvision for COCO ({reason}); download it again") from error
+    if build is maskrcnn_resnet50_fpn:  # as torchvision does with these weights
+        overwrite_eps(model, 0.0)
     return model

@@ -10,7 +10,6 @@ import numpy as np
 
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.segments.class_table import ClassTable
-from instance_nerfstudio.segments.fingerprint import fingerprint
 from instance_nerfstudio.segments.flatten import flatten
 from instance_nerfstudio.segments.hub_checkpoint import load_pretrained, require_transformers
 from instance_nerfstudio.segments.mask_source import Detections
@@ -19,6 +18,7 @@ from instance_nerfstudio.segments.query_masks import instance_detections, panopt
 from instance_nerfstudio.segments.segments_folder import SourceInfo
 from instance_nerfstudio.segments.settings import FlattenConfig
 from instance_nerfstudio.segments.view_segments import ViewSegments
+from instance_nerfstudio.segments.weights_file import fingerprint
 
 if TYPE_CHECKING:
     import torch
