@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from instance_nerfstudio.errors import InputError
 
 
@@ -33,7 +35,7 @@ def load_pretrained(kind: Any, weights: str, **options: Any) -> Any:
     try:
         with quiet():
             return kind.from_pretrained(weights, local_files_only=True, trust_remote_code=False, **options)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:160]
         if is_path(weights):
             raise InputError(f"{weights}: is no folder with a whole checkpoint ({reason}); check --weights") from error

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 DEFAULT_WEIGHTS = "facebook/mask2former-swin-large-coco-panoptic"
 """The network and the classes of the original Instance-NeRF."""
 
+KINDS = ("mask2former", "maskformer", "eomt", "eomt_dinov3")
+
 Task = Literal["auto", "panoptic", "instance"]
 
 
@@ -60,8 +62,8 @@ class TransformersSource:
 
         weights = weights or DEFAULT_WEIGHTS
         architecture = load_pretrained(AutoConfig, weights)
-        if type(architecture) not in AutoModelForUniversalSegmentation._model_mapping:
-            kind = architecture.model_type
+        kind = architecture.model_type
+        if kind not in KINDS:
             raise InputError(f"{weights}: is a {kind}, not a Mask2Former, MaskFormer or EoMT; choose other weights")
         self._processor = load_pretrained(AutoImageProcessor, weights)
         if getattr(self._processor, "do_split_image", False):

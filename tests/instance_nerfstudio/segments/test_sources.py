@@ -234,6 +234,15 @@ def test_checkpoints_of_another_kind(eomt: str, transformers: Any, tmp_path: Pat
         make_source(SegmentConfig("transformers", str(tmp_path / "swin")), "cpu")
     with pytest.raises(InputError, match="is a eomt, not a SAM 2"):
         make_source(SegmentConfig("sam2", eomt), "cpu")
+    shutil.copytree(eomt, tmp_path / "semantic")
+    transformers.EomtImageProcessor(do_split_image=True).save_pretrained(tmp_path / "semantic")
+    with pytest.raises(InputError, match="is a model for semantic classes; choose a panoptic or an instance one"):
+        make_source(SegmentConfig("transformers", str(tmp_path / "semantic")), "cpu")
+    (tmp_path / "semantic" / "model.safetensors").write_bytes(b"half a file")
+    transformers.EomtImageProcessor().save_pretrained(tmp_path / "semantic")
+    with pytest.raises(InputError, match="semantic: is no folder with a whole checkpoint") as caught:
+        make_source(SegmentConfig("transformers", str(tmp_path / "semantic")), "cpu")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("source", ["transformers", "sam2"])
