@@ -121,7 +121,7 @@ class TrainSegmenter:
         crops = Crops(views, self._crop(), self.seed, step * self.batch, self.steps * self.batch, self.augment)
         loader = DataLoader(
             crops, self.batch, num_workers=self.num_workers, collate_fn=list, pin_memory=device.type == "cuda",
-            persistent_workers=self.num_workers > 0, multiprocessing_context="spawn" if self.num_workers else None,
+            multiprocessing_context="spawn" if self.num_workers else None,
         )  # fmt: skip
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"),
@@ -131,7 +131,8 @@ class TrainSegmenter:
         start = saved = time.monotonic() - elapsed
         with Progress(*columns, console=Console(stderr=True)) as progress:
             task = progress.add_task("Training", total=self.steps, completed=step, loss="")
-            for batch in loader:
+            batches = iter(loader)
+            for batch in batches:
                 elapsed = time.monotonic() - start
                 done = max(step / self.steps, elapsed / (60 * self.minutes) if self.minutes else 0.0)
                 if done >= 1:
@@ -159,6 +160,7 @@ class TrainSegmenter:
                     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
                     with open_atomically(checkpoint) as file:
                         torch.save({**state, "step": step, "elapsed": elapsed, "curve": curve}, file)
+        del batches  # ends its processes
         return {
             "weights": model.state_dict(), "views": len(views), "steps": step, "batch": self.batch, "lr": self.lr,
             "seconds": round(time.monotonic() - start, 1), "device": _device_name(device),
@@ -330,15 +332,22 @@ def _to_device(
 
 
 def _float_boxes(model: torch.nn.Module) -> None:
-    """Logits and box offsets in fp32: torchvision decodes boxes in their type, and bf16 knows no pixel above 256."""
+    """Feature maps, logits and box offsets in fp32, so that only layers compute in bf16.
+
+    torchvision makes anchors of the features' type and decodes boxes in that of the offsets: from 256 on, bf16 knows
+    every second pixel only.
+    """
 
     def to_float(_: torch.nn.Module, __: Any, output: Any) -> Any:
         if isinstance(output, torch.Tensor):
             return output.float()
+        if isinstance(output, dict):
+            return type(output)((name, part.float()) for name, part in output.items())
         return type(output)(to_float(_, __, part) for part in output)
 
-    for head in (model.rpn.head, model.roi_heads.box_predictor, model.roi_heads.mask_predictor):  # type: ignore[union-attr]
-        head.register_forward_hook(to_float)  # type: ignore[union-attr]
+    heads = (model.roi_heads.box_predictor, model.roi_heads.mask_predictor)  # type: ignore[union-attr]
+    for part in (model.backbone, model.rpn.head, *heads):  # type: ignore[union-attr]
+        part.register_forward_hook(to_float)  # type: ignore[union-attr]
 
 
 def _best_iou(mask: np.ndarray, segments: np.ndarray) -> float:
