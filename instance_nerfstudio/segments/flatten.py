@@ -68,8 +68,8 @@ def front_to_back(
 ) -> list[int]:
     """Order of masks: by score, but what lies inside a much larger mask of another class comes before that one.
 
-    A cushion on a sofa is in front of it, however sure the segmenter is of the sofa; a second, smaller mask of the same
-    sofa is not. Whatever lies inside background (class None) comes before it.
+    A cushion on a sofa is in front of it, although the segmenter is surer of the sofa; a second, smaller mask of the
+    same sofa is not. Whatever lies inside background (class None) comes before it.
     """
     common = torch.zeros(len(masks), len(masks), device=masks.device)
     for part in masks.flatten(1).split(PIXELS_AT_ONCE, 1):
@@ -81,6 +81,7 @@ def front_to_back(
     behind = np.array([name is None for name in classes])
     inside = shared > config.inside * areas[:, None]
     smaller = (named[:, None] != named[None, :]) & (areas[:, None] < config.small * areas[None, :])
+    smaller &= scores[:, None] > config.sure * scores[None, :]
     # before[i, j]: i comes before j. From object to object areas rise, and nothing leads back from background, so that
     # there are no circles.
     before = inside & np.where(behind[:, None], False, smaller | behind[None, :])

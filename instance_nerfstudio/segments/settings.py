@@ -21,8 +21,10 @@ class FlattenConfig:
     inside: float = 0.8
     """A mask is in front of one of another class if more than this share of it lies inside that one, ..."""
     small: float = 0.5
-    """... and if it is smaller than this share of that one, or that one is background. Otherwise the mask of the higher
-    score is in front."""
+    """... if it is smaller than this share of that one, ..."""
+    sure: float = 0.75
+    """... and if its score is above this share of that one's; what lies inside background always is. Otherwise the mask
+    of the higher score is in front."""
     min_visible: float = 0.4
     """A mask of which a smaller share is left, the rest being behind others, is one of something found already."""
 

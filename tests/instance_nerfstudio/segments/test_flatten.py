@@ -42,13 +42,14 @@ def test_the_higher_score_is_in_front() -> None:
 
 def test_what_lies_inside_a_larger_mask_is_in_front_of_it() -> None:
     boxes = [(0, 0, 12, 10), (3, 3, 7, 7)]
-    view = flat(boxes, [0.99, 0.6], ["couch", "pillow"])
+    view = flat(boxes, [0.99, 0.8], ["couch", "pillow"])
     assert view.categories == ("pillow", "sofa")
     assert view.ids[4, 4] == 1
     assert view.ids[1, 1] == 2
-    # A second mask of the same sofa is not; nor is a mask of nearly its size.
-    assert flat(boxes, [0.99, 0.6], ["couch", "couch"]).categories == ("sofa",)
-    assert flat([boxes[0], (0, 0, 11, 9)], [0.99, 0.6], ["couch", "bed"]).categories == ("sofa",)
+    # A second mask of the same sofa is not; nor is a mask of nearly its size, or one of a much lower score.
+    assert flat(boxes, [0.99, 0.8], ["couch", "couch"]).categories == ("sofa",)
+    assert flat([boxes[0], (0, 0, 11, 9)], [0.99, 0.8], ["couch", "bed"]).categories == ("sofa",)
+    assert flat(boxes, [0.99, 0.7], ["couch", "pillow"]).categories == ("sofa",)
 
 
 def test_three_nested_masks() -> None:
