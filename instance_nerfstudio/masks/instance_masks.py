@@ -31,7 +31,6 @@ __all__ = [
     "InstanceInfo",
     "find_instance_masks",
     "find_instances_json",
-    "read_frames",
     "read_instance_mask",
     "read_instances_json",
     "resize_labels",
@@ -159,7 +158,7 @@ def find_instance_masks(
         InputError: no masks at all; a named file or folder is missing; masks are there but none is of these images; two
             images would share a mask; two files could be the mask of one image; transforms.json is damaged.
     """
-    scene, frames = read_frames(Path(data))
+    scene, frames = _read_frames(Path(data))
     folder = scene / MASKS_FOLDER if masks_dir is None else Path(masks_dir)
     if masks_dir is not None and not folder.is_dir():
         raise InputError(f"{folder}: no such folder of instance masks; create it or leave the option out")
@@ -260,7 +259,7 @@ def _check_size(path: Path, height: int, width: int) -> None:
         raise InputError(f"{path}: claims {width}x{height} pixels, allowed are 1 to {MAX_PIXELS}; write it again")
 
 
-def read_frames(data: Path) -> tuple[Path, dict[Path, Path | None]]:
+def _read_frames(data: Path) -> tuple[Path, dict[Path, Path | None]]:
     """The scene's folder, and each frame's image with its explicit mask, as far as transforms files list them."""
     if data.suffix == ".json":
         scene, files = data.parent, [data]

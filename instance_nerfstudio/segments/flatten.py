@@ -79,9 +79,9 @@ def front_to_back(
     areas = np.maximum(shared.diagonal(), 1)
     named = np.array(classes, dtype=object)
     behind = np.array([name is None for name in classes])
-    inside = shared > config.inside * areas[:, None]
-    smaller = (named[:, None] != named[None, :]) & (areas[:, None] < config.small * areas[None, :])
-    smaller &= scores[:, None] > config.sure * scores[None, :]
+    inside = shared > config.front_inside * areas[:, None]
+    smaller = (named[:, None] != named[None, :]) & (areas[:, None] < config.front_size * areas[None, :])
+    smaller &= scores[:, None] > config.front_score * scores[None, :]
     # before[i, j]: i comes before j. From object to object areas rise, and nothing leads back from background, so that
     # there are no circles.
     before = inside & np.where(behind[:, None], False, smaller | behind[None, :])

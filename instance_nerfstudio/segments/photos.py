@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,6 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from instance_nerfstudio.errors import InputError
-from instance_nerfstudio.masks.instance_masks import read_frames
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -86,42 +82,3 @@ def name_photos(paths: Sequence[Path]) -> list[Photo]:
         twice = next(p for place, p in enumerate(photos) if p in photos[:place])
         raise InputError(f"{twice.path}: is given twice; name each photo once")
     return photos
-
-
-def find_photos(data: Path) -> list[Path]:
-    """The photos of a scene: those that its transforms files name, or else all in its folder `images`.
-
-    Args:
-        data: the scene's folder or its transforms.json.
-
-    Returns:
-        Paths, ordered as people count: 1, 2, 10.
-
-    Raises:
-        InputError: no photos there, a named one is missing, or transforms.json is damaged.
-    """
-    data = Path(data)
-    scene, frames = read_frames(data)
-    found = [_with_suffix(path) for path in frames]
-    missing = [path for path in found if not path.is_file()]
-    if missing:
-        raise InputError(f"{missing[0]}: no such photo, named in transforms.json of {scene}; restore or remove it")
-    if not found:
-        images = scene / "images"
-        found = [path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
-        found = [path for path in found if not path.name.startswith(".")]
-        if not found:
-            raise InputError(f"{scene}: has no photos in transforms.json or in the folder images; check the path")
-    return sorted(found, key=_as_counted)
-
-
-def _with_suffix(path: Path) -> Path:
-    """Blender's scenes name photos without a suffix."""
-    if path.suffix.lower() in SUFFIXES or path.is_file():
-        return path
-    return next((p for suffix in SUFFIXES if (p := path.with_name(path.name + suffix)).is_file()), path)
-
-
-def _as_counted(path: Path) -> list[tuple[int, int, str]]:
-    parts = re.split(r"(\d+)", path.as_posix())
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]

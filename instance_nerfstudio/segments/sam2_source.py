@@ -146,7 +146,7 @@ class Sam2Source:
         for row, name in enumerate(found.categories):
             mask = found.ids == row + 1
             new = mask & free
-            if new.sum() <= self._tracking.new * mask.sum() or len(objects) == MAX_ID:
+            if new.sum() <= self._tracking.new_share * mask.sum() or len(objects) == MAX_ID:
                 ids[new] = UNLABELLED
                 continue
             objects.append((name, float(found.scores[row])))

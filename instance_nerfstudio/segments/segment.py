@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -15,39 +15,15 @@ from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.masks.instance_masks import UNLABELLED
 from instance_nerfstudio.segments.class_table import ClassTable, load_class_table
 from instance_nerfstudio.segments.photos import Photo, name_photos
-from instance_nerfstudio.segments.segments_folder import SegmentsFolder, SourceInfo
+from instance_nerfstudio.segments.segments_folder import SegmentsFolder
 from instance_nerfstudio.segments.segments_writer import SegmentsWriter
-from instance_nerfstudio.segments.settings import FlattenConfig, TrackingConfig
+from instance_nerfstudio.segments.settings import SegmentConfig
 from instance_nerfstudio.segments.view_segments import ViewSegments
 
 if TYPE_CHECKING:
     import torch
 
     from instance_nerfstudio.segments.mask_source import MaskSource
-
-
-@dataclass(frozen=True)
-class SegmentConfig:
-    """Which segmenter looks at the photos, and what becomes of its masks."""
-
-    source: Literal["transformers", "sam2", "torchvision", "detectron2", "folder"] = "transformers"
-    """`transformers`: Mask2Former or EoMT. `sam2`: SAM 2, whose ids are the same in all views. `torchvision`: Mask
-    R-CNN. `detectron2`: Mask2Former's published checkpoints. `folder`: masks that another program made."""
-    weights: str | None = None
-    """A folder, a file, or the name of a checkpoint in the Hugging Face cache; nothing is downloaded. By default
-    `facebook/mask2former-swin-large-coco-panoptic`, `facebook/sam2.1-hiera-large`, or COCO's of torchvision."""
-    masks: Path | None = None
-    """Folder of the masks of `--source folder`."""
-    detectron2_config: Path | None = None
-    """The model's .yaml file for `--source detectron2`."""
-    task: Literal["auto", "panoptic", "instance"] = "auto"
-    """How a model of `transformers` is read; `auto`: as panoptic if it knows walls and floors."""
-    classes: str = "coco"
-    """What the segmenter's classes are called here: `coco`, `ade20k`, or a JSON file."""
-    flatten: FlattenConfig = field(default_factory=FlattenConfig)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    replace: bool = False
-    """Delete segments in the same folder that were made in another way."""
 
 
 def segment_images(
@@ -177,6 +153,3 @@ def _find_device(device: str | torch.device | None) -> torch.device:
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA device(s); use cpu")
     return found
-
-
-__all__ = ["SegmentConfig", "SegmentsFolder", "SourceInfo", "make_source", "segment_images"]

@@ -1,8 +1,9 @@
-"""Options of mask sources that don't depend on the segmenter. Apart from what they are used in, which loads torch."""
+"""Options of the mask sources. In a file of their own, since what uses them loads torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from instance_nerfstudio.errors import InputError
@@ -18,11 +19,11 @@ class FlattenConfig:
     """Pixels that only masks of scores from here to `min_score` cover have no opinion, instead of being background."""
     min_area: float = 2e-4
     """Smaller shares of the photo are no segments either, and have no opinion. 15 pixels of 320x240."""
-    inside: float = 0.8
+    front_inside: float = 0.8
     """A mask is in front of one of another class if more than this share of it lies inside that one, ..."""
-    small: float = 0.5
+    front_size: float = 0.5
     """... if it is smaller than this share of that one, ..."""
-    sure: float = 0.75
+    front_score: float = 0.75
     """... and if its score is above this share of that one's; what lies inside background always is. Otherwise the mask
     of the higher score is in front."""
     min_visible: float = 0.4
@@ -52,12 +53,36 @@ class TrackingConfig:
     """Least IoU of such a mask with itself, drawn more and less generously."""
     background_area: float = 0.3
     """A mask of the grid that covers more than this share of the photo is background: a wall or a floor."""
-    new: float = 0.5
+    new_share: float = 0.5
     """A mask is a new object if more than this share of it is not in tracked ones."""
 
     def __post_init__(self) -> None:
         if min(self.keyframe_every, self.points_per_side) < 1:
             raise InputError("--keyframe-every and --points-per-side must be at least 1")
-        for name in ("min_quality", "min_stability", "background_area", "new"):
+        for name in ("min_quality", "min_stability", "background_area", "new_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must lie in [0, 1]")
+
+
+@dataclass(frozen=True)
+class SegmentConfig:
+    """Which segmenter looks at the photos, and what becomes of its masks."""
+
+    source: Literal["transformers", "sam2", "torchvision", "detectron2", "folder"] = "transformers"
+    """`transformers`: Mask2Former or EoMT. `sam2`: SAM 2, whose ids are the same in all views. `torchvision`: Mask
+    R-CNN. `detectron2`: Mask2Former's published checkpoints. `folder`: masks that another program made."""
+    weights: str | None = None
+    """A folder, a file, or the name of a checkpoint in the Hugging Face cache; nothing is downloaded. By default
+    `facebook/mask2former-swin-large-coco-panoptic`, `facebook/sam2.1-hiera-large`, or COCO's of torchvision."""
+    masks: Path | None = None
+    """Folder of the masks of `--source folder`."""
+    detectron2_config: Path | None = None
+    """The model's .yaml file for `--source detectron2`."""
+    task: Literal["auto", "panoptic", "instance"] = "auto"
+    """How a model of `transformers` is read; `auto`: as panoptic if it knows walls and floors."""
+    classes: str = "coco"
+    """What the segmenter's classes are called here: `coco`, `ade20k`, or a JSON file."""
+    flatten: FlattenConfig = field(default_factory=FlattenConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    replace: bool = False
+    """Delete segments in the same folder that were made in another way."""

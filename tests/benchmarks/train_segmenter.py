@@ -1,7 +1,7 @@
 """Trains a 2D segmenter on generated rooms: Mask R-CNN from scratch, for the `torchvision` mask source.
 
     python tests/benchmarks/train_segmenter.py --out runs/segmenter --make-rooms 120 --minutes 12
-    instance-nerf segment --data ROOM --source torchvision --weights runs/segmenter/segmenter.safetensors
+    instance-nerf run --data ROOM --source torchvision --weights runs/segmenter/segmenter.safetensors
 
 Rooms are those of `nerf-rcnn rooms make`; the training split's furniture is in no test room. With `--make-rooms` they
 are made in OUT/rooms, otherwise `--rooms` and `--val` name them. Killed at any time, it goes on with the same command.
@@ -33,7 +33,7 @@ from instance_nerfstudio.segments.class_table import ClassTable
 from instance_nerfstudio.segments.flatten import flatten
 from instance_nerfstudio.segments.mask_rcnn import MaskRCNNConfig, build_mask_rcnn, load_mask_rcnn, save_mask_rcnn
 from instance_nerfstudio.segments.mask_source import Detections
-from instance_nerfstudio.segments.photos import Photo, find_photos
+from instance_nerfstudio.segments.photos import Photo
 from instance_nerfstudio.segments.settings import FlattenConfig
 from rcnn.rooms.assets.classes import furniture_classes
 from rcnn.safe_files import open_atomically, read_json
@@ -233,7 +233,7 @@ class RoomViews:
         label = {name: number for number, name in enumerate(names, 1)}
         self._views: list[tuple[Path, Path, np.ndarray]] = []
         for room in rooms:
-            photos = find_photos(room)
+            photos = sorted(room / frame["file_path"] for frame in read_json(room / "transforms.json")["frames"])
             known = {
                 info["id"]: label.get(info["category"], 0) for info in read_json(room / "instances.json")["instances"]
             }

@@ -12,10 +12,11 @@ from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.masks.instance_masks import read_instance_mask
 from instance_nerfstudio.segments import segment as segment_module
 from instance_nerfstudio.segments.mask_source import Result
-from instance_nerfstudio.segments.photos import Photo, find_photos, name_photos
-from instance_nerfstudio.segments.segment import SegmentConfig, segment_images
+from instance_nerfstudio.segments.photos import Photo, name_photos
+from instance_nerfstudio.segments.segment import segment_images
 from instance_nerfstudio.segments.segments_folder import SEGMENTS_FILE, SourceInfo, read_segments
 from instance_nerfstudio.segments.segments_writer import SegmentsWriter
+from instance_nerfstudio.segments.settings import SegmentConfig
 from instance_nerfstudio.segments.view_segments import ViewSegments
 
 SIZES = ((24, 32), (24, 32), (30, 20))
@@ -292,26 +293,6 @@ def test_disk_full_is_one_line(
     with pytest.raises(InputError, match=r"/full/2\.png: cannot be written \(No space left on device\); make room"):
         segment(photos, tmp_path / "out", before=fill)
     assert sorted(read_segments(tmp_path / "out").records) == ["1.png"]
-
-
-def test_find_photos(tmp_path: Path) -> None:
-    scene = tmp_path / "scene"
-    for name in ("images/10.png", "images/2.png", "images/sub/1.png"):
-        write_photo(scene / name, (22, 20), 0)
-    (scene / "images/notes.txt").write_text("no photo")
-    assert [p.relative_to(scene).as_posix() for p in find_photos(scene)] == [
-        "images/2.png",
-        "images/10.png",
-        "images/sub/1.png",
-    ]
-    frames = [{"file_path": "images/10.png"}, {"file_path": "./images/2"}]
-    (scene / "transforms.json").write_text(json.dumps({"frames": frames}))
-    assert [p.name for p in find_photos(scene / "transforms.json")] == ["2.png", "10.png"]
-    (scene / "images/10.png").unlink()
-    with pytest.raises(InputError, match=r"10\.png: no such photo"):
-        find_photos(scene)
-    with pytest.raises(InputError, match="has no photos"):
-        find_photos(tmp_path)
 
 
 def test_photos_of_all_kinds(tmp_path: Path) -> None:

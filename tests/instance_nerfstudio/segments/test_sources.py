@@ -16,19 +16,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import tyro
 from PIL import Image
 
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.masks.instance_masks import write_instance_mask
 from instance_nerfstudio.masks.instances_json import InstanceInfo, write_instances_json
 from instance_nerfstudio.segments.class_table import load_class_table
-from instance_nerfstudio.segments.command import Segment
 from instance_nerfstudio.segments.mask_rcnn import MaskRCNNConfig, build_mask_rcnn, load_mask_rcnn, save_mask_rcnn
-from instance_nerfstudio.segments.photos import find_photos, name_photos
-from instance_nerfstudio.segments.segment import SegmentConfig, make_source, segment_images
+from instance_nerfstudio.segments.photos import name_photos
+from instance_nerfstudio.segments.segment import make_source, segment_images
 from instance_nerfstudio.segments.segments_folder import SegmentsFolder, read_segments
-from instance_nerfstudio.segments.settings import FlattenConfig, TrackingConfig
+from instance_nerfstudio.segments.settings import FlattenConfig, SegmentConfig, TrackingConfig
 from instance_nerfstudio.segments.view_segments import ViewSegments
 from instance_nerfstudio.segments.weights_file import read_weights
 
@@ -638,7 +636,7 @@ def test_true_masks_of_the_scene_are_not_taken(photos: list[Path], tmp_path: Pat
     frames = [{"file_path": "images/0.png", "instance_mask_path": "truth.png"}]
     (tmp_path / "transforms.json").write_text(json.dumps({"frames": frames}))
     maps = write_masks(tmp_path / "masks")
-    folder = segment_images(find_photos(tmp_path), tmp_path / "out", SegmentConfig("folder", masks=tmp_path / "masks"))
+    folder = segment_images(photos[:1], tmp_path / "out", SegmentConfig("folder", masks=tmp_path / "masks"))
     np.testing.assert_array_equal(folder.view(photos[0]).ids > 0, maps["0.png"] > 0)
 
 
@@ -646,11 +644,3 @@ def test_true_masks_of_the_scene_are_not_taken(photos: list[Path], tmp_path: Pat
 def test_devices_that_are_not_there(device: str, message: str, mask_rcnn: Path) -> None:
     with pytest.raises(InputError, match=f"--device {device}: .*{message}"):
         make_source(SegmentConfig("torchvision", str(mask_rcnn)), device)
-
-
-def test_command(photos: list[Path], tmp_path: Path, mask_rcnn: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_masks(tmp_path / "masks")
-    arguments = ["--data", str(tmp_path), "--source", "folder", "--masks", str(tmp_path / "masks"), "--min-area", "0"]
-    tyro.cli(Segment, args=arguments).main()
-    check(read_segments(tmp_path / "segments"), photos)
-    assert "6 segments in 3 photos" in capsys.readouterr().err
