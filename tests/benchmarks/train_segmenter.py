@@ -6,7 +6,7 @@
 Rooms are those of `nerf-rcnn rooms make`; the training split's furniture is in no test room. With `--make-rooms` they
 are made in OUT/rooms, otherwise `--rooms` and `--val` name them. Killed at any time, it goes on with the same command.
 At the end it writes OUT/segmenter.safetensors and .json with scores on validation rooms, and prints them: average
-precision of masks (by class, and without classes), and how well flattened segments fit the true ones.
+precision of masks (by class, and without classes), and how well flattened segments fit the true ones, without classes.
 """
 
 import json
@@ -15,33 +15,29 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch.utils.data import DataLoader, Dataset
+from room_views import Crops, RoomViews, Sample
+from torch.utils.data import DataLoader
 
-from instance_nerfstudio.masks.instance_masks import find_instance_masks, read_instance_mask
 from instance_nerfstudio.segments.class_table import ClassTable
 from instance_nerfstudio.segments.flatten import flatten
 from instance_nerfstudio.segments.mask_rcnn import MaskRCNNConfig, build_mask_rcnn, load_mask_rcnn, save_mask_rcnn
 from instance_nerfstudio.segments.mask_source import Detections
-from instance_nerfstudio.segments.photos import Photo
 from instance_nerfstudio.segments.settings import FlattenConfig
 from rcnn.rooms.assets.classes import furniture_classes
 from rcnn.safe_files import open_atomically, read_json
 
 MIN_PIXELS = 12
 """Smaller pieces of objects, at the size of training, are not learnt."""
-Sample = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Picture (H, W, 3) uint8, instances (H, W) int32, label of every instance (K + 1,)."""
 
 
 @dataclass
@@ -98,10 +94,11 @@ class TrainSegmenter:
         subprocess.run([sys.executable, "-m", "rcnn.cli", "rooms", "make", "--out", str(folder), *options], check=True)
         return folder
 
-    def _train(self, config: MaskRCNNConfig, views: "RoomViews") -> dict[str, Any]:
+    def _train(self, config: MaskRCNNConfig, views: RoomViews) -> dict[str, Any]:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(self.seed)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True  # all samples have one size
         model = build_mask_rcnn(config).to(device)
         _float_boxes(model)
         model.roi_heads.fg_bg_sampler.batch_size_per_image = self.rois  # type: ignore[union-attr]
@@ -171,16 +168,21 @@ class TrainSegmenter:
         """Height and width of what is learnt from: the network resizes them no more."""
         return self.min_size, min(self.max_size, self.min_size * 4 // 3)
 
-    def _score(self, weights: Path, views: "RoomViews") -> None:
-        from torchmetrics.detection import MeanAveragePrecision
+    def _score(self, weights: Path, views: RoomViews) -> None:
+        try:
+            from torchmetrics.detection import MeanAveragePrecision
 
+            by_class = MeanAveragePrecision(iou_type="segm")
+            agnostic = MeanAveragePrecision(iou_type="segm")
+        except ImportError as error:  # without pycocotools; the other scores need none
+            print(f"no average precision: {error}", file=sys.stderr)
+            by_class = agnostic = None
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model, config = load_mask_rcnn(weights)
         model = model.to(device)
         model.roi_heads.score_thresh = 0.05  # type: ignore[assignment]
-        by_class = MeanAveragePrecision(iou_type="segm")
-        agnostic = MeanAveragePrecision(iou_type="segm")
         fit: list[float] = []
+        count = 0
         with Progress(console=Console(stderr=True)) as progress:
             for place in progress.track(range(len(views)), description="Scores"):
                 picture, ids, labels = (torch.from_numpy(part) for part in views.read(place))
@@ -191,121 +193,31 @@ class TrainSegmenter:
                 result = {"masks": masks, "scores": found["scores"].cpu(), "labels": found["labels"].cpu()}
                 one = torch.zeros_like
                 true_masks = truth["masks"].bool()
-                by_class.update([result], [{"masks": true_masks, "labels": truth["labels"]}])
-                agnostic.update(
-                    [{**result, "labels": one(result["labels"])}],
-                    [{"masks": true_masks, "labels": one(truth["labels"])}],
-                )
+                if by_class is not None and agnostic is not None:
+                    by_class.update([result], [{"masks": true_masks, "labels": truth["labels"]}])
+                    agnostic.update(
+                        [{**result, "labels": one(result["labels"])}],
+                        [{"masks": true_masks, "labels": one(truth["labels"])}],
+                    )
                 names = [config.categories[label - 1] for label in result["labels"].tolist()]
                 table = ClassTable(frozenset(), {})
-                segments = flatten(Detections(masks, result["scores"], names), table, FlattenConfig()).ids
-                fit += [_best_iou(mask.numpy(), segments) for mask in true_masks]
-        with_classes, without = by_class.compute(), agnostic.compute()
-        metrics = {
-            "mAP": float(with_classes["map"]),
-            "mAP50": float(with_classes["map_50"]),
-            "AP": float(without["map"]),
-            "AP50": float(without["map_50"]),
-            "best_iou": float(np.mean(fit)),
-            "found_at_50": float(np.mean(np.array(fit) > 0.5)),
-            "views": len(views),
-            "objects": len(fit),
-        }
+                segments = flatten(Detections(masks, result["scores"], names), table, FlattenConfig())
+                fit += [_best_iou(mask.numpy(), segments.ids) for mask in true_masks]
+                count += len(segments.categories)
+        metrics: dict[str, float] = {}
+        if by_class is not None and agnostic is not None:
+            with_classes, without = by_class.compute(), agnostic.compute()
+            metrics = {"mAP": float(with_classes["map"]), "mAP50": float(with_classes["map_50"])}
+            metrics |= {"AP": float(without["map"]), "AP50": float(without["map_50"])}
+        ious = np.array(fit)
+        hits = ious > 0.5  # no two segments can have more than half of one object
+        metrics["PQ"] = float(ious[hits].sum() / max(hits.sum() + 0.5 * (count - hits.sum()) + 0.5 * (~hits).sum(), 1))
+        metrics |= {"best_iou": float(ious.mean()), "found_at_50": float(hits.mean())}
+        metrics |= {"views": len(views), "objects": len(fit), "segments": count}
         content = read_json(weights.with_suffix(".json"))
         training = {"training": content.get("training", {}), "metrics": metrics}
         save_mask_rcnn(weights, model.state_dict(), config, training)
         print(json.dumps({name: round(value, 4) for name, value in metrics.items()}))
-
-
-class RoomViews:
-    """All views of rooms with true instances.
-
-    Args:
-        folders: rooms, or folders of rooms.
-        names: classes, the first of which is label 1.
-        per_room: so many views of each room, evenly spaced; all when None.
-    """
-
-    def __init__(self, folders: Sequence[Path], names: Sequence[str], per_room: int | None = None) -> None:
-        rooms = [room for folder in folders for room in _rooms(folder)]
-        if not rooms:
-            raise SystemExit(f"no rooms in {', '.join(str(folder) for folder in folders) or 'no folder'}; give --rooms")
-        label = {name: number for number, name in enumerate(names, 1)}
-        self._views: list[tuple[Path, Path, np.ndarray]] = []
-        for room in rooms:
-            photos = sorted(room / frame["file_path"] for frame in read_json(room / "transforms.json")["frames"])
-            known = {
-                info["id"]: label.get(info["category"], 0) for info in read_json(room / "instances.json")["instances"]
-            }
-            labels = np.array([known.get(i, 0) for i in range(max(known, default=0) + 1)], np.int64)
-            pairs = [(p, m) for p, m in zip(photos, find_instance_masks(photos, room), strict=True) if m is not None]
-            chosen = (
-                range(len(pairs)) if per_room is None else np.linspace(0, len(pairs) - 1, per_room).round().astype(int)
-            )
-            self._views += [(*pairs[i], labels) for i in chosen]
-
-    def __len__(self) -> int:
-        return len(self._views)
-
-    def read(self, place: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Picture (H, W, 3) uint8, instances (H, W) int32, label of every instance."""
-        photo, mask, labels = self._views[place]
-        return Photo(photo, photo.name).rgb(), read_instance_mask(mask), labels
-
-
-class Crops(Dataset[Sample]):
-    """Random views, each scaled, cropped or padded to one size. Sample i is the same whenever it is asked for.
-
-    Args:
-        views: to choose from.
-        size: height and width of the samples.
-        seed: of everything random.
-        first, last: the samples.
-        augment: also mirror them, change their size and their colours, and blur them.
-    """
-
-    def __init__(
-        self, views: RoomViews, size: tuple[int, int], seed: int, first: int, last: int, augment: bool
-    ) -> None:
-        self._views, self._size, self._seed, self._augment = views, size, seed, augment
-        self._first, self._last = first, last
-
-    def __len__(self) -> int:
-        return self._last - self._first
-
-    def __getitem__(self, index: int) -> Sample:
-        cv2.setNumThreads(1)
-        number = self._first + index
-        epoch, place = divmod(number, len(self._views))
-        order = np.random.default_rng((self._seed, 0, epoch)).permutation(len(self._views))
-        picture, ids, labels = self._views.read(int(order[place]))
-        rng = np.random.default_rng((self._seed, 1, number))
-        height, width = self._size
-        scale = max(height / picture.shape[0], width / picture.shape[1])
-        if self._augment:
-            scale *= np.exp(rng.uniform(np.log(0.7), np.log(1.8)))
-            picture = _recolour(picture, rng)
-        left, top = (rng.uniform() if self._augment else 0.5 for _ in range(2))
-        x, y = left * (width - picture.shape[1] * scale), top * (height - picture.shape[0] * scale)
-        # Pixel centres: (i + 0.5) · scale + offset.
-        matrix = np.array([[scale, 0, x + 0.5 * scale - 0.5], [0, scale, y + 0.5 * scale - 0.5]])
-        if self._augment and rng.uniform() < 0.5:
-            matrix[0] = [-matrix[0, 0], 0, width - 1 - matrix[0, 2]]
-        picture = cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR)
-        ids = cv2.warpAffine(ids.astype(np.int16), matrix, (width, height), flags=cv2.INTER_NEAREST).astype(np.int32)
-        return torch.from_numpy(picture), torch.from_numpy(ids), torch.from_numpy(labels)
-
-
-def _recolour(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Exposure, contrast, white balance, saturation, noise, and blur of another camera."""
-    value = picture.astype(np.float32) / 255
-    value = value ** np.exp(rng.normal(0, 0.2)) * np.exp(rng.normal(0, 0.08, 3)).astype(np.float32)
-    grey = value.mean(2, keepdims=True)
-    value = grey + (value - grey) * np.float32(np.exp(rng.normal(0, 0.25)))
-    if rng.uniform() < 0.3:
-        value = cv2.GaussianBlur(value, (0, 0), rng.uniform(0.3, 1.2))
-    value += rng.normal(0, rng.uniform(0, 0.02), value.shape).astype(np.float32)
-    return (value.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def _targets(ids: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -356,13 +268,6 @@ def _best_iou(mask: np.ndarray, segments: np.ndarray) -> float:
     areas = np.bincount(segments[segments > 0], minlength=max(int(segments.max(initial=0)), 0) + 1)
     unions = [mask.sum() + areas[n] - c for n, c in zip(numbers, common, strict=True) if n > 0]
     return max((c / u for c, u in zip(common[numbers > 0], unions, strict=True)), default=0.0)
-
-
-def _rooms(folder: Path) -> Iterator[Path]:
-    if (folder / "transforms.json").is_file():
-        yield folder
-    else:
-        yield from sorted(p.parent for p in folder.glob("*/transforms.json") if not p.parent.name.startswith("."))
 
 
 def _device_name(device: torch.device) -> str:
