@@ -138,6 +138,20 @@ def test_interrupted_run_keeps_what_it_has(photos: list[Path], tmp_path: Path, s
     assert segment(photos, out).seen == ["10.png"]
 
 
+def test_killed_run_ends_in_the_same_files(photos: list[Path], tmp_path: Path, segment: Run) -> None:
+    """Killed between a PNG and its record: the photo is segmented again."""
+    segment(photos, tmp_path / "whole")
+    out = tmp_path / "killed"
+    writer = SegmentsWriter(out, RedSource().info)
+    writer.__enter__()
+    writer.add(name_photos(photos)[0], ViewSegments(np.ones((24, 32), np.int32), ("x",), np.ones(1)))
+    assert (out / "1.png").is_file()
+    assert read_segments(out).records == {}
+    assert segment(photos, out).seen == ["1.png", "2.png", "10.png"]
+    for file in (tmp_path / "whole").iterdir():
+        assert file.read_bytes() == (out / file.name).read_bytes()
+
+
 def test_segments_of_other_settings_are_kept_or_replaced(photos: list[Path], tmp_path: Path, segment: Run) -> None:
     out = tmp_path / "segments"
     segment(photos, out)
