@@ -71,3 +71,21 @@ def select_detections(
     boxes, scores, labels = clip_and_filter(boxes, extent, scores, labels, min_size=config.min_size)
     kept = batched_nms(boxes, scores, labels, config.nms_iou)[: config.max_detections]
     return Detections(boxes[kept], scores[kept], labels[kept])
+
+
+def score_masks(found: Detections, threshold: float) -> Detections:
+    """Scores times the mean probability of the cells that a mask fills, and the objects in their new order.
+
+    Args:
+        found: with masks.
+        threshold: a cell is filled with more probability than this; a mask without such a cell gets the score 0.
+    """
+    assert found.masks is not None
+    assert found.mask_boxes is not None
+    cells = found.masks.flatten(1)
+    filled = cells > threshold
+    scores = found.scores * (cells * filled).sum(1) / filled.sum(1).clamp(min=1)
+    order = scores.argsort(descending=True, stable=True)
+    return Detections(
+        found.boxes[order], scores[order], found.labels[order], found.masks[order], found.mask_boxes[order]
+    )

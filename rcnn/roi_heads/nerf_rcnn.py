@@ -15,7 +15,7 @@ from rcnn.backbones import GridBatch, ResNetConfig
 from rcnn.grids import DensityGrid
 from rcnn.instances import SceneInstances, mask_nms, paste_masks
 from rcnn.roi_heads.box_head import BoxHeadConfig
-from rcnn.roi_heads.detections import Detections
+from rcnn.roi_heads.detections import Detections, score_masks
 from rcnn.roi_heads.mask_head import MaskHeadConfig
 from rcnn.roi_heads.roi_heads import RoIHeads, RoIHeadsConfig
 from rcnn.rpn import AnchorHeadConfig, FCOSHeadConfig, NeRFRPN, NeRFRPNConfig
@@ -38,8 +38,12 @@ class NeRFRCNNConfig:
     """Best proposals of a grid among which the heads' samples are chosen."""
     proposals: int = 300
     """Best proposals of a grid that are looked at in inference."""
-    mask_threshold: float = 0.5
-    """A voxel belongs to an instance with more probability than this."""
+    mask_threshold: float = 0.4
+    """A voxel belongs to an instance with more probability than this. 0.5 as published; objects are often as thin as a
+    voxel, and what is a little blurred then falls below."""
+    mask_scoring: bool = True
+    """Whether an instance's score is the probability of its class times how sure its mask is of its cells ("maskness",
+    Wang et al., SOLO, ECCV 2020), or the former alone, as published."""
     mask_nms_iou: float = 0.5
     """An instance whose mask overlaps a better one's by more, of any class, is dropped."""
     resolution: int = 160
@@ -180,6 +184,8 @@ class NeRFRCNN(nn.Module):
         """:meth:`detect`, with masks pasted into each grid and without instances that repeat better ones."""
         results = []
         for found, extent in zip(self.detect(batch, proposals), batch.extents, strict=True):
+            if self.config.mask_scoring:
+                found = score_masks(found, self.config.mask_threshold)
             assert found.masks is not None
             assert found.mask_boxes is not None
             masks = paste_masks(found.masks, found.mask_boxes, extent, self.config.mask_threshold)

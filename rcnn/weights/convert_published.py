@@ -59,7 +59,7 @@ def convert_published(checkpoint: Path, out: Path, config: NeRFRPNConfig) -> Det
         weights |= {f"head.{name}": weight for name, weight in head.items()}
         if ROI_HEADS_KEY in content:
             heads, categories, renamed = heads_from_published(content[ROI_HEADS_KEY], config.backbone.out_channels)
-            whole = NeRFRCNNConfig(config, heads, categories)
+            whole = NeRFRCNNConfig(config, heads, categories, mask_threshold=0.5, mask_scoring=False)
             weights = {f"rpn.{name}": weight for name, weight in weights.items()}
             weights |= {f"heads.{name}": weight for name, weight in renamed.items()}
         model = NeRFRPN(whole) if isinstance(whole, NeRFRPNConfig) else NeRFRCNN(whole)

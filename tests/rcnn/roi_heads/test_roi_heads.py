@@ -19,6 +19,7 @@ from rcnn.roi_heads import (
     mask_loss,
     select_detections,
 )
+from rcnn.roi_heads.detections import Detections, score_masks
 
 MATCHING = MatchingConfig(0.25, 0.25, True, 8, 0.25)
 OBJECTS = torch.tensor([[0.0, 0, 0, 4, 4, 4], [10, 10, 0, 16, 14, 6]])
@@ -143,3 +144,20 @@ def test_detections(rotated: bool) -> None:
     none = BoxOutputs(said.logits[:0], said.deltas[:0])
     assert len(select_detections(config, kind(proposals)[:0], none, (9, 9, 9))) == 0
     assert len(select_detections(DetectionConfig(0.95), kind(proposals), said, (20, 20, 20))) == 0
+
+
+def test_a_score_counts_how_sure_a_mask_is() -> None:
+    masks = torch.zeros(3, 2, 2, 2)
+    masks[0, 0], masks[1], masks[2] = 0.5, 0.9, 0.3  # half of the cells filled, all, none
+    boxes = torch.arange(18.0).view(3, 6)
+    found = Detections(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.arange(3).int(), masks, boxes - 1)
+    scored = score_masks(found, 0.4)
+    assert scored.masks is not None
+    assert scored.mask_boxes is not None
+    assert scored.labels.tolist() == [1, 0, 2]
+    torch.testing.assert_close(scored.scores, torch.tensor([0.72, 0.45, 0.0]))
+    assert torch.equal(scored.boxes, boxes[[1, 0, 2]])
+    assert torch.equal(scored.masks, masks[[1, 0, 2]])
+    assert torch.equal(scored.mask_boxes, (boxes - 1)[[1, 0, 2]])
+    nothing = Detections(boxes[:0], torch.zeros(0), torch.zeros(0).int(), masks[:0], boxes[:0])
+    assert len(score_masks(nothing, 0.4)) == 0
