@@ -65,6 +65,16 @@ class DepthMaps:
         return torch.cat(found) if found else self.positions[:0]
 
 
+def check_cameras(cameras: Cameras) -> None:
+    """Refuses cameras that `project` does not know.
+
+    Raises:
+        InputError: a kind of camera that is not supported.
+    """
+    if not all(int(kind) in _KNOWN for kind in cameras.camera_type.flatten()):
+        raise InputError("the scene has cameras that are not perspective, fisheye or 360; use another scene")
+
+
 @torch.no_grad()
 def render_depth_maps(
     model: Any, cameras: Cameras, longest_side: int, rays_per_chunk: int, advance: Callable[[float], object]
@@ -81,8 +91,7 @@ def render_depth_maps(
     Raises:
         InputError: a kind of camera that is not supported.
     """
-    if not all(int(kind) in _KNOWN for kind in cameras.camera_type.flatten()):
-        raise InputError("the scene has cameras that are not perspective, fisheye or 360; use another scene")
+    check_cameras(cameras)
     sizes = torch.stack([cameras.height.flatten(), cameras.width.flatten()]).max(dim=0).values
     cameras = cameras.to("cpu")
     cameras.rescale_output_resolution((longest_side / sizes.cpu()).clamp(max=1.0)[:, None], "round")
@@ -100,12 +109,17 @@ def render_depth_maps(
     return DepthMaps(cameras, depth, accumulation)
 
 
-def _ray_depth(model: Any, rays: Any) -> tuple[Tensor, Tensor]:
-    """Median depth and accumulation, without the colours that a model's own outputs take longest for."""
+def march(model: Any, rays: Any) -> tuple[Any, Float[Tensor, "rays samples 1"]]:
+    """A field's samples of rays and their weights, without the colours that a model's own outputs take longest for."""
     if model.collider is not None:
         rays = model.collider(rays)
     samples, _, _ = model.proposal_sampler(rays, density_fns=model.density_fns)
-    weights = samples.get_weights(model.field.get_density(samples)[0])
+    return samples, samples.get_weights(model.field.get_density(samples)[0])
+
+
+def _ray_depth(model: Any, rays: Any) -> tuple[Tensor, Tensor]:
+    """Median depth and accumulation."""
+    samples, weights = march(model, rays)
     return (
         model.renderer_depth(weights=weights, ray_samples=samples)[..., 0],
         model.renderer_accumulation(weights=weights)[..., 0],

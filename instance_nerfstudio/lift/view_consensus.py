@@ -1,8 +1,8 @@
-"""Which segments of different views are one object: view consensus (MaskClustering, Yan et al., CVPR 2024), on voxels.
+"""Which surfaces are one object to most views, whatever each view numbers, misses, cuts and joins.
 
-A segment of a view covers voxels, those of the surfaces that its pixels see. Two segments are of one object if most of
-the views that see both have them inside one segment of theirs. Views that saw neither, or found nothing there, have no
-say, so that a segmenter may miss an object in many views and may number it differently in each.
+The measure is the view consensus rate of MaskClustering (Yan et al., CVPR 2024): of the views that have a say about
+both of two things, the share that has them in one segment. There the things are segments, and a segment of two objects
+ties these together; here they are small regions of surfaces, which segments of several objects cannot spoil.
 """
 
 from __future__ import annotations
@@ -11,74 +11,60 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int32
+from jaxtyping import Float32, Int, Int32, Int64
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from instance_nerfstudio.masks.instance_masks import BACKGROUND, UNLABELLED
+from instance_nerfstudio.lift.voxel_regions import VoxelLabels, find_regions, label_voxels
+
+# Pairs of groups whose views are gone through at once.
+_PAIRS = 1 << 15
 
 
 @dataclass(frozen=True)
 class ConsensusConfig:
-    """When segments are one object."""
+    """When surfaces are one object."""
 
-    visible: float = 0.2
-    """A view has a say about a segment if the view's segments cover more than this share of its voxels."""
-    contained: float = 0.8
-    """A segment is inside another if that covers more than this share of what any segment of its view covers."""
-    split: float = 0.5
-    """A segment that more than this share of the views with a say find several objects in is of several objects; it is
-    of none then."""
-    consensus: float = 0.7
-    """Segments are one object if at least this share of the views with a say about both has them in one segment."""
-    overlap: float = 0.5
-    """Groups of segments are one object already if half as many views agree, where they share more than this part of
-    the smaller one's voxels."""
     foreground: float = 0.4
-    """Voxels that a smaller share of the views that see them have in segments are of none: what ragged borders of
-    segments let in."""
-    min_views: int = 3
-    """An object is in segments of so many views, at least."""
+    """Voxels that a smaller share of the views that see them have in segments are of none."""
+    block: int = 4
+    """Voxels along the edge of the blocks in which regions lie."""
+    together: float = 0.9
+    """Neighbouring voxels are of one region if this share of the views has them in one segment."""
+    region_views: int = 2
+    """Views that must have both in segments for that."""
+    consensus: float = 0.5
+    """Groups of regions are one object if, of the pairs of a voxel of each that a view has in segments, summed over the
+    views, this share is in one segment."""
+    doubt: float = 0.3
+    """So many more views are counted that have all of them apart: the fewer views, the more of them must agree."""
     min_voxels: int = 3
-    """Segments with fewer voxels are left out: a pixel beside an edge sees anything."""
-    rounds: int = 10
-    """Rounds of merging. The first wants many views with a say about both, the last one view."""
+    """Objects with fewer voxels are none."""
 
     def __post_init__(self) -> None:
-        shares = (self.visible, self.contained, self.split, self.consensus, self.overlap, self.foreground)
+        shares = (self.foreground, self.together, self.consensus)
         if not all(0 <= share <= 1 for share in shares):
-            raise ValueError("visible, contained, split, consensus, overlap and foreground must lie in [0, 1]")
-        if min(self.min_views, self.min_voxels, self.rounds) < 1:
-            raise ValueError("min_views, min_voxels and rounds must be at least 1")
+            raise ValueError("foreground, together and consensus must lie in [0, 1]")
+        if min(self.block, self.region_views, self.min_voxels) < 1 or self.doubt < 0:
+            raise ValueError("block, region_views and min_voxels must be at least 1, doubt at least 0")
 
 
-@dataclass(frozen=True, eq=False)
-class Consensus:
-    """What the views agree on."""
-
-    instances: list[Int32[np.ndarray, "_"]]
-    """For each view, by the number of a segment: its object, 1..K by size, or -1 for none; background stays 0."""
-    count: int
-    """Number of objects, K."""
-    views: Int[np.ndarray, "K"]
-    """Views with a segment of each object."""
-
-    def instance_map(self, view: int, segments: Int32[np.ndarray, "H W"]) -> Int32[np.ndarray, "H W"]:
-        """A view's map of segments, as a map of objects: -1 unlabelled, 0 background, 1..K."""
-        return np.where(segments < 0, UNLABELLED, self.instances[view][np.maximum(segments, 0)]).astype(np.int32)
-
-
-def find_consensus(
-    segments: Sequence[Int32[np.ndarray, "H W"]],
+def find_objects(
+    segments: Sequence[Int[np.ndarray, "H W"]],
     voxels: Sequence[Int[np.ndarray, "H W"]],
+    shape: tuple[int, int, int],
     config: ConsensusConfig | None = None,
-) -> Consensus:
-    """Objects out of the segments of views.
+) -> Int32[np.ndarray, "X Y Z"]:
+    """Objects out of the segments of views, as the voxels of their surfaces.
 
     Args:
         segments: of each view, -1 unlabelled, 0 background, 1.. segments, whose numbers mean nothing beyond the view.
-        voxels: the voxel whose surface each pixel sees, any number from 0 on, -1 for none.
-        config: when segments are one object.
+        voxels: the flat voxel (x * Y + y) * Z + z whose surface each pixel sees, -1 for none.
+        shape: voxels of the grid along x, y and z.
+        config: when surfaces are one object.
+
+    Returns:
+        0 for none, 1..K by descending number of voxels.
 
     Raises:
         ValueError: maps of different shapes in a view.
@@ -86,130 +72,72 @@ def find_consensus(
     config = config or ConsensusConfig()
     if len(segments) != len(voxels) or any(s.shape != v.shape for s, v in zip(segments, voxels, strict=True)):
         raise ValueError("every view needs a map of segments and a map of voxels of the same shape")
-    nodes, covers = _segment_voxels(segments, voxels, config.foreground)
-    large = np.asarray(covers.sum(1)).ravel() >= config.min_voxels
-    nodes, covers = nodes[large], covers[large]
-    if len(nodes) == 0:
-        return _consensus(np.zeros(0, np.int64), nodes, covers, segments, config)
-    # Segments of several objects would tie them together, as containers and as parts.
-    single = ~_votes(covers, covers, nodes, len(segments), config).several(config.split)
-    nodes, covers = nodes[single], covers[single]
-    objects = _cluster(covers, nodes, len(segments), config)
-    return _consensus(objects, nodes, covers, segments, config)
+    labels = label_voxels(segments, voxels, config.foreground)
+    ids = np.zeros(shape, np.int32)
+    if not len(labels.voxels):
+        return ids
+    objects = find_regions(labels, shape, config.block, config.together, config.region_views)
+    while (joined := _join(labels, objects, config)) is not None:
+        objects = joined
+    sizes = np.bincount(objects)
+    order = np.argsort(-sizes, kind="stable")
+    number = np.zeros(len(sizes), np.int32)
+    number[order] = np.arange(1, len(sizes) + 1)
+    number[sizes < config.min_voxels] = 0
+    ids.reshape(-1)[labels.voxels] = number[objects]
+    return ids
 
 
-@dataclass(frozen=True, eq=False)
-class _Votes:
-    """What the views say about groups of voxels."""
+def _join(
+    labels: VoxelLabels, objects: Int64[np.ndarray, "V"], config: ConsensusConfig
+) -> Int64[np.ndarray, "V"] | None:
+    """Joins groups that agree best with each other, and those that agree best with one of these; None if none do.
 
-    has_say: sparse.csr_matrix
-    """(groups, views) 1 where a view has a say."""
-    inside: sparse.csr_matrix
-    """(groups, segments) 1 where the group is inside a segment of a view with a say."""
-
-    def several(self, share: float) -> Bool[np.ndarray, "groups"]:
-        """Groups that more than a share of the views find several objects in."""
-        views = np.asarray(self.has_say.sum(1)).ravel()
-        agree = np.asarray(self.inside.sum(1)).ravel()
-        return views - agree > share * views
-
-
-def _segment_voxels(
-    segments: Sequence[np.ndarray], voxels: Sequence[np.ndarray], foreground: float
-) -> tuple[Int[np.ndarray, "S 2"], sparse.csr_matrix]:
-    """View and number of every segment, and the voxels that it covers, as 0 and 1: `(S, V)`."""
-    parts = []
-    for view, (ids, seen) in enumerate(zip(segments, voxels, strict=True)):
-        chosen = (ids >= BACKGROUND) & (seen >= 0)
-        pairs = np.stack([ids[chosen].astype(np.int64), seen[chosen].astype(np.int64)], 1)
-        # The number of pixels doesn't matter: near views would count more than far ones.
-        pairs = np.unique(pairs, axis=0)
-        parts.append(np.concatenate([np.full((len(pairs), 1), view), pairs], 1))
-    every = np.concatenate(parts) if parts else np.zeros((0, 3), np.int64)
-    places, columns = np.unique(every[:, 2], return_inverse=True)
-    columns = columns.ravel()
-    in_segment = every[:, 1] > BACKGROUND
-    shares = np.bincount(columns, in_segment, len(places)) / np.maximum(np.bincount(columns, minlength=len(places)), 1)
-    kept = in_segment & (shares[columns] >= foreground)
-    nodes, rows = np.unique(every[kept][:, :2], axis=0, return_inverse=True)
-    ones = np.ones(kept.sum(), np.float32)
-    return nodes, sparse.csr_matrix((ones, (rows.ravel(), columns[kept])), shape=(len(nodes), len(places)))
+    Args:
+        labels: of V voxels.
+        objects: the group of each voxel.
+        config: when groups agree.
+    """
+    rows, columns, rates, count = _rates(labels, objects, config)
+    if not len(rows):
+        return None
+    order = np.lexsort((columns, -rates, rows))
+    rows, columns = rows[order], columns[order]
+    first = np.concatenate([[True], rows[1:] != rows[:-1]])
+    best = np.full(count, -1)
+    best[rows[first]] = columns[first]
+    some = best >= 0
+    mutual = some.copy()
+    mutual[some] = best[best[some]] == np.flatnonzero(some)
+    follows = some & ~mutual
+    follows[follows] = mutual[best[follows]]
+    one = np.flatnonzero(mutual | follows)
+    graph = sparse.csr_matrix((np.ones(len(one)), (one, best[one])), shape=(count, count))
+    return connected_components(graph, directed=False)[1][objects].astype(np.int64)
 
 
-def _votes(
-    groups: sparse.csr_matrix, covers: sparse.csr_matrix, nodes: np.ndarray, views: int, config: ConsensusConfig
-) -> _Votes:
-    """About groups of voxels `(G, V)`, of the views whose segments cover `covers` `(S, V)`."""
+def _rates(
+    labels: VoxelLabels, objects: Int64[np.ndarray, "V"], config: ConsensusConfig
+) -> tuple[Int[np.ndarray, "pairs"], Int[np.ndarray, "pairs"], Float32[np.ndarray, "pairs"], int]:
+    """Pairs of groups that reach the consensus, in both orders, their rates, and the number of groups."""
+    voxels, segments = len(labels.voxels), len(labels.views)
+    views, count = int(labels.views.max()) + 1, int(objects.max()) + 1
+    group = sparse.csr_matrix((np.ones(voxels, np.float32), (objects, np.arange(voxels))), shape=(count, voxels))
     of_view = sparse.csr_matrix(
-        (np.ones(len(nodes), np.float32), (np.arange(len(nodes)), nodes[:, 0])), shape=(len(nodes), views)
+        (np.ones(segments, np.float32), (np.arange(segments), labels.views)), shape=(segments, views)
     )
-    # Segments of a view share voxels at their edges, which are to count once.
-    in_segments = _united(sparse.csr_matrix(of_view.T), covers)
-    found = (groups @ in_segments.T).tocsr()
-    sizes = np.asarray(groups.sum(1)).ravel()
-    say = found.tocoo()
-    enough = say.data > config.visible * sizes[say.row]
-    has_say = sparse.csr_matrix((np.ones(enough.sum(), np.float32), (say.row[enough], say.col[enough])), found.shape)
-    common = (groups @ covers.T).tocoo()
-    view = nodes[common.col, 0]
-    within = np.asarray(found[common.row, view]).ravel()
-    inside = (common.data > config.contained * within) & (np.asarray(has_say[common.row, view]).ravel() > 0)
-    ones = np.ones(inside.sum(), np.float32)
-    return _Votes(has_say, sparse.csr_matrix((ones, (common.row[inside], common.col[inside])), common.shape))
-
-
-def _united(member: sparse.csr_matrix, covers: sparse.csr_matrix) -> sparse.csr_matrix:
-    """The voxels of groups `(G, V)`, as 0 and 1, of the segments `(G, S)` in them."""
-    groups = sparse.csr_matrix(member @ covers)
-    groups.data = np.ones_like(groups.data)
-    return groups
-
-
-def _cluster(covers: sparse.csr_matrix, nodes: np.ndarray, views: int, config: ConsensusConfig) -> Int[np.ndarray, "S"]:
-    """The object of each segment, numbered from 0."""
-    objects = np.arange(len(nodes))
-    wanted: Float[np.ndarray, "rounds"] = np.zeros(0)
-    for step in range(config.rounds):
-        count = int(objects.max()) + 1
-        member = sparse.csr_matrix(
-            (np.ones(len(nodes), np.float32), (objects, np.arange(len(nodes)))), shape=(count, len(nodes))
-        )
-        groups = _united(member, covers)
-        votes = _votes(groups, covers, nodes, views, config)
-        both = (votes.has_say @ votes.has_say.T).tocoo()
-        if step == 0:  # from what 19 of 20 pairs have not, down to one view
-            wanted = np.maximum(np.quantile(both.data, np.linspace(0.95, 0, config.rounds)), 1)
-        agree = np.asarray((votes.inside @ votes.inside.T).tocsr()[both.row, both.col]).ravel()
-        sizes = np.asarray(groups.sum(1)).ravel()
-        common = np.asarray((groups @ groups.T).tocsr()[both.row, both.col]).ravel()
-        same_place = common > config.overlap * np.minimum(sizes[both.row], sizes[both.col])
-        needed = np.where(same_place, 0.5 * config.consensus, config.consensus)
-        one = (both.data >= wanted[step]) & (agree >= needed * both.data)
-        graph = sparse.csr_matrix((np.ones(one.sum()), (both.row[one], both.col[one])), shape=(count, count))
-        objects = connected_components(graph, directed=False)[1][objects]
-    return objects
-
-
-def _consensus(
-    objects: np.ndarray,
-    nodes: np.ndarray,
-    covers: sparse.csr_matrix,
-    segments: Sequence[np.ndarray],
-    config: ConsensusConfig,
-) -> Consensus:
-    """Objects of enough views, numbered by the voxels that they cover, the largest first."""
-    found = []
-    for number in range(int(objects.max(initial=-1)) + 1):
-        members = np.flatnonzero(objects == number)
-        views = len(np.unique(nodes[members, 0]))
-        if views >= config.min_views:
-            size = int((np.asarray(covers[members].sum(0)) > 0).sum())
-            found.append((size, views, members))
-    found.sort(key=lambda one: -one[0])
-    instances = [np.full(max(int(ids.max(initial=0)), 0) + 1, UNLABELLED, np.int32) for ids in segments]
-    for of_view in instances:
-        of_view[BACKGROUND] = BACKGROUND
-    for number, (_, _, members) in enumerate(found, 1):
-        for view, segment in nodes[members]:
-            instances[view][segment] = number
-    return Consensus(instances, len(found), np.array([views for _, views, _ in found], np.int64))
+    covered = sparse.coo_matrix(group @ labels.members)
+    # Shares of the groups' voxels: a view that sees a part of one counts for that part.
+    sizes = np.bincount(objects)
+    inside = sparse.csr_matrix((covered.data / sizes[covered.row], (covered.row, covered.col)), shape=covered.shape)
+    in_any = sparse.csr_matrix(inside @ of_view).toarray().astype(np.float32)
+    agree = (inside @ inside.T).tocoo()
+    pairs = agree.row != agree.col
+    rows, columns, agreed = agree.row[pairs], agree.col[pairs], agree.data[pairs]
+    both = np.zeros(len(rows), np.float32)
+    for start in range(0, len(rows), _PAIRS):
+        part = slice(start, start + _PAIRS)
+        both[part] = np.einsum("pv,pv->p", in_any[rows[part]], in_any[columns[part]])
+    rates = agreed / (both + config.doubt)
+    enough = rates >= config.consensus
+    return rows[enough], columns[enough], rates[enough], count

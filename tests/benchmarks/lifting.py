@@ -1,48 +1,50 @@
 """Scores how well segments of single views become objects that all views share, on rooms with exact truth.
 
-    python tests/benchmarks/lifting.py ROOM... [--output results.json]
+    python tests/benchmarks/lifting.py ROOM... [--detector WEIGHTS.safetensors] [--output results.json]
 
 Rooms are those of `nerf-rcnn rooms make`. The segments are the true masks of the training views, spoilt by chance:
 every view numbers them anew, a fifth is missing, some are cut in two, some are joined with a neighbour, and all borders
-are ragged. Surfaces are those of the rooms' depth maps. Scores are of the training views' own masks, before a field
-learns from them; "perfect" is a matcher that knows which object each segment shows.
+are ragged. Surfaces are those of the rooms' depth maps. The detector's instances are the true objects, spoilt too, or,
+with --detector, those that a NeRF-RCNN finds in the voxelized room. Scores are of the training views' masks, before a
+field learns from them, as the matcher gives them and with one id for every voxel; "perfect" is a matcher that knows
+which object each segment shows.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-import cv2
+if __name__ == "__main__":
+    # A script's folder comes first, and there a benchmark has the name of the package roi_align3d.
+    sys.path.append(sys.path.pop(0))
+
 import numpy as np
-import torch
 import tyro
+from lifting_rooms import (
+    Corruption,
+    Room,
+    SpoiltDetector,
+    name_segments_by_truth,
+    read_room,
+    shared_pixels,
+    spoil,
+    spoil_objects,
+)
 from rich.console import Console
 from rich.table import Table
-from scipy import ndimage
 
-from instance_nerfstudio.evaluation.metrics import InstanceMetrics
-from instance_nerfstudio.lift import ConsensusConfig, find_consensus, vote
-from instance_nerfstudio.masks.instance_masks import read_instance_mask
-from rcnn.rooms.seen_space import METRES
-
-RESOLUTION = 160
-
-
-@dataclass(frozen=True)
-class Corruption:
-    """How segments are spoilt."""
-
-    dropped: float = 0.2
-    """Share of segments that are missing."""
-    cut: float = 0.15
-    """Share of segments that are cut in two."""
-    joined: float = 0.1
-    """Share of segments that are joined with one that they touch."""
-    ragged: float = 1.5
-    """Standard deviation of what borders are moved by, in pixels."""
-    seed: int = 0
+from instance_nerfstudio.lift import (
+    InstanceGrid,
+    Matching,
+    match_consensus,
+    match_hungarian,
+    match_seed,
+    settle,
+)
+from instance_nerfstudio.lift.association_scores import AssociationScores, association_scores
 
 
 @dataclass
@@ -52,43 +54,82 @@ class Lifting:
     rooms: tyro.conf.Positional[tuple[Path, ...]]
     """Rooms with depth maps and masks."""
     corruption: Corruption = field(default_factory=Corruption)
-    consensus: ConsensusConfig = field(default_factory=ConsensusConfig)
+    spoilt_detector: SpoiltDetector = field(default_factory=SpoiltDetector)
+    depth_noise: float = 0.0
+    """Standard deviation of what the depth maps are wrong by, in metres; a voxel is about 0.03."""
+    detector: Path | None = None
+    """detector.safetensors of a NeRF-RCNN, in place of spoilt true objects."""
     output: Path | None = None
     """JSON file for all numbers."""
 
     def main(self) -> None:
         """Measures and prints the table."""
-        rows = [self._measure(room) for room in self.rooms]
-        table = Table("room", *rows[0], title=f"view consensus, {self.corruption}")
-        for room, row in zip(self.rooms, rows, strict=True):
-            table.add_row(room.name, *(f"{value:.3f}" for value in row.values()))
-        table.add_row("mean", *(f"{np.mean([row[name] for row in rows]):.3f}" for name in rows[0]))
+        results = [self._measure(read_room(room, self.depth_noise)) for room in self.rooms]
+        names = list(results[0])
+        columns = ("PQ scene", "switches", "merged", "split", "abstained", "wrong", "objects", "found")
+        table = Table("matcher", *columns, "seconds", title=f"{len(self.rooms)} rooms, means")
+        for name in names:
+            scores = np.array([astuple(result[name][0]) for result in results], float).mean(0)
+            seconds = np.mean([result[name][1] for result in results])
+            shares = {0, 4, 5}
+            cells = [f"{score:.3f}" if place in shares else f"{score:.1f}" for place, score in enumerate(scores)]
+            table.add_row(name, *cells, f"{seconds:.1f}")
         Console(width=150).print(table)
         if self.output is not None:
-            options = {"corruption": asdict(self.corruption), "consensus": asdict(self.consensus)}
-            self.output.write_text(json.dumps({**options, "rooms": rows}, indent=1))
+            options = {"corruption": asdict(self.corruption), "depth_noise": self.depth_noise}
+            options |= {"detector": asdict(self.spoilt_detector) if self.detector is None else str(self.detector)}
+            rooms = {
+                room.name: {name: {**asdict(scores), "seconds": time} for name, (scores, time) in result.items()}
+                for room, result in zip(self.rooms, results, strict=True)
+            }
+            self.output.write_text(json.dumps({**options, "rooms": rooms}, indent=1))
 
-    def _measure(self, room: Path) -> dict[str, float]:
-        truth, voxels = read_views(room)
+    def _measure(self, room: Room) -> dict[str, tuple[AssociationScores, float]]:
         rng = np.random.default_rng(self.corruption.seed)
-        segments = [spoil(ids, self.corruption, rng) for ids in truth]
-        start = perf_counter()
-        found = find_consensus(segments, voxels, self.consensus)
-        seconds = perf_counter() - start
-        maps = [found.instance_map(view, ids) for view, ids in enumerate(segments)]
-        abstained = np.mean([(ids < 0).sum() / max(1, (s > 0).sum()) for ids, s in zip(maps, segments, strict=True)])
-        perfect = [matched_to_truth(ids, wanted) for ids, wanted in zip(segments, truth, strict=True)]
-        return {
-            "perfect": scene_quality(perfect, truth),
-            "perfect, voted": scene_quality(vote(perfect, voxels), truth),
-            "PQ scene": scene_quality(maps, truth),
-            "PQ scene, voted": scene_quality(vote(maps, voxels), truth),
-            "objects": float(len(np.unique(np.concatenate(truth, axis=None))) - 1),
-            "found": float(found.count),
-            **association(maps, truth),
-            "abstained": float(abstained),
-            "seconds": seconds,
+        spoilt = [spoil(ids, self.corruption, rng) for ids in room.truth]
+        segments = [
+            name_segments_by_truth(ids, truth, room.objects.categories)
+            for ids, truth in zip(spoilt, room.truth, strict=True)
+        ]
+        none = InstanceGrid.empty(room.objects.bbox_min, room.objects.bbox_max, room.objects.shape)
+        found = spoil_objects(room.objects, self.spoilt_detector, rng) if self.detector is None else self._detect(room)
+        perfect = [matched_to_truth(ids, truth) for ids, truth in zip(spoilt, room.truth, strict=True)]
+        projected = room.project(found)
+        runs: dict[str, Callable[[], Matching]] = {
+            "perfect": lambda: Matching(perfect, ()),
+            "seed": lambda: match_seed(segments, projected, found),
+            "hungarian": lambda: match_hungarian(segments, projected, found),
+            "consensus": lambda: match_consensus(segments, projected, found),
+            "consensus, no detector": lambda: match_consensus(segments, room.project(none), none),
         }
+        results = {}
+        for name, run in runs.items():
+            start = perf_counter()
+            matching = run()
+            seconds = perf_counter() - start
+            results[name] = (association_scores(matching.maps, room.truth), seconds)
+            settled = settle(matching, projected)
+            results[f"{name}, voted"] = (association_scores(settled.maps, room.truth), seconds)
+        return results
+
+    def _detect(self, room: Room) -> InstanceGrid:
+        import torch
+
+        from rcnn.data import GridFrame
+        from rcnn.detecting import find_instances
+        from rcnn.rooms.voxelize import VoxelizeConfig, voxelize_room
+        from rcnn.weights import load_detector
+
+        assert self.detector is not None
+        folder = next(path for path in self.rooms if path.name == room.name)
+        grid, _ = voxelize_room(folder, VoxelizeConfig())
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model, _ = load_detector(self.detector, device)
+        found = find_instances(model, grid).instances.to("cpu")  # type: ignore[arg-type]
+        instances = InstanceGrid.of(found, GridFrame.of(grid))
+        if instances.shape != room.objects.shape:
+            raise SystemExit(f"{folder}: voxelized at {instances.shape}, its truth is {room.objects.shape}")
+        return instances
 
 
 def matched_to_truth(segments: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -96,89 +137,6 @@ def matched_to_truth(segments: np.ndarray, truth: np.ndarray) -> np.ndarray:
     best = shared_pixels(segments, truth).argmax(1).astype(np.int32)
     best[0] = 0
     return np.where(segments < 0, -1, best[np.maximum(segments, 0)]).astype(np.int32)
-
-
-def shared_pixels(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Pixels of each pair of ids, from 0 on."""
-    table = np.zeros((int(one.max(initial=0)) + 1, int(other.max(initial=0)) + 1))
-    labelled = (one >= 0) & (other >= 0)
-    np.add.at(table, (one[labelled], other[labelled]), 1)
-    return table
-
-
-def scene_quality(maps: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
-    """PQ of objects over all views."""
-    metrics = InstanceMetrics()
-    for ids, wanted in zip(maps, truth, strict=True):
-        metrics.update(torch.from_numpy(ids), torch.from_numpy(wanted))
-    return metrics.compute()["pq_scene"]
-
-
-def association(maps: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> dict[str, float]:
-    """Found objects that hold more than a fifth of another's pixels, and true ones of which more than a fifth lies in
-    others than their main one."""
-    table = shared_pixels(np.concatenate(maps, axis=None), np.concatenate(truth, axis=None))[1:, 1:]
-
-    def impure(rows: np.ndarray) -> float:
-        sums = rows.sum(1)
-        return float(((sums > 0) & (rows.max(1) < 0.8 * sums)).sum())
-
-    return {"over-merged": impure(table), "over-split": impure(table.T)}
-
-
-def read_views(room: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """True masks of the training views, and the voxel that each pixel sees."""
-    scene = json.loads((room / "transforms.json").read_text())
-    if not all("depth_file_path" in frame for frame in scene["frames"]):
-        raise SystemExit(f"{room}: has no depth maps; make rooms with nerf-rcnn rooms make")
-    low, high = np.array(scene["room_bbox"])
-    edge = float((high - low).max()) / RESOLUTION
-    shape = np.ceil((high - low) / edge - 1e-6).astype(int)
-    training = set(scene["train_filenames"])
-    masks, voxels = [], []
-    for frame in scene["frames"]:
-        if frame["file_path"] not in training:
-            continue
-        depth = cv2.imread(str(room / frame["depth_file_path"]), cv2.IMREAD_UNCHANGED) * METRES
-        x, y = np.meshgrid(np.arange(depth.shape[1]) + 0.5, np.arange(depth.shape[0]) + 0.5)
-        rays = np.stack([(x - scene["cx"]) / scene["fl_x"], -(y - scene["cy"]) / scene["fl_y"], -np.ones_like(x)], -1)
-        pose = np.array(frame["transform_matrix"])
-        points = (rays * depth[..., None]) @ pose[:3, :3].T + pose[:3, 3]
-        place = np.floor((points - low) / edge).astype(int).clip(0, shape - 1)
-        flat = (place[..., 0] * shape[1] + place[..., 1]) * shape[2] + place[..., 2]
-        voxels.append(np.where(depth > 0, flat, -1))
-        masks.append(read_instance_mask(room / frame["instance_mask_path"]))
-    return masks, voxels
-
-
-def spoil(ids: np.ndarray, corruption: Corruption, rng: np.random.Generator) -> np.ndarray:
-    """One view's true mask as a poor segmenter might see it."""
-    height, width = ids.shape
-    noise = [ndimage.gaussian_filter(rng.standard_normal(ids.shape), 2) for _ in range(2)]
-    rows, columns = np.indices(ids.shape)
-    rows, columns = (
-        np.rint(axis + corruption.ragged * n / n.std()).astype(int).clip(0, size - 1)
-        for axis, n, size in zip((rows, columns), noise, (height, width), strict=True)
-    )
-    segments = ids[rows, columns]
-    numbers = [number for number in np.unique(segments) if number > 0]
-    for number in numbers:
-        mask = segments == number
-        if rng.random() < corruption.joined:
-            around = segments[ndimage.binary_dilation(mask, iterations=2) & ~mask]
-            around = around[around > 0]
-            if len(around):
-                segments[mask] = rng.choice(around)
-                continue
-        if rng.random() < corruption.cut:
-            place = np.argwhere(mask)
-            side = (place - place.mean(0)) @ rng.standard_normal(2) > 0
-            segments[tuple(place[side].T)] = segments.max() + 1
-    for number in np.unique(segments[segments > 0]):
-        if rng.random() < corruption.dropped:
-            segments[segments == number] = 0
-    names = np.concatenate([[0], 1 + rng.permutation(int(segments.max(initial=0)))])
-    return names[segments].astype(np.int32)
 
 
 if __name__ == "__main__":
