@@ -68,13 +68,18 @@ class FitGrids:
 
 
 def main() -> None:
-    """Entry point: an error of the user's is one line, an interrupt is silent, and neither has exit status 0."""
+    """Entry point: an error of the user's is one line, an interrupt says how to go on, and neither has status 0."""
+    from instance_nerfstudio.pipeline.commands import commands
+    from instance_nerfstudio.pipeline.failures import exit_interrupted, termination_unwinds
+
     try:
-        tyro.extras.subcommand_cli_from_dict({"demo": Demo, "fit-grids": FitGrids}, prog="instance-nerf").main()
+        with termination_unwinds():
+            known = {"demo": Demo, **commands(), "fit-grids": FitGrids}
+            tyro.extras.subcommand_cli_from_dict(known, prog="instance-nerf").main()
     except InputError as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        exit_interrupted(error, sys.argv)
 
 
 if __name__ == "__main__":

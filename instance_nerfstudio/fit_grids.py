@@ -7,7 +7,6 @@ import io
 import json
 import shutil
 import tempfile
-from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -18,14 +17,13 @@ import torch
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from rich.progress import Progress
 
-from instance_nerfstudio import method_config
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.export.atomic_folder import atomic_folder
 from instance_nerfstudio.export.density import SOLID_ALPHA, density_grid
 from instance_nerfstudio.export.density_field import DensitySamplingConfig
 from instance_nerfstudio.instance_datamanager import InstanceDataManagerConfig
 from instance_nerfstudio.instance_trainer import InstanceTrainerConfig
-from instance_nerfstudio.training import train_quietly
+from instance_nerfstudio.training import held_out_psnr, train_quietly, training_config
 from rcnn.grids import write_density_grid, write_grid_truth
 from rcnn.grids.find_grids import GRID_FILE, GRID_FOLDER, PICTURE_FILE, TRUTH_FILE
 from rcnn.grids.grid_truth import room_truth
@@ -103,7 +101,7 @@ def fit_room(room: Path, config: GridFitConfig, device_type: str, progress: Prog
         with atomic_folder(room / GRID_FOLDER, overwrite, GRID_ENTRIES) as folder:
             trainer, train_seconds = train_quietly(_training_config(room, run, config, device_type), progress)
             pipeline = trainer.pipeline
-            psnr = _held_out_psnr(pipeline)
+            psnr = held_out_psnr(pipeline)
             grid, _ = density_grid(pipeline, config.grid, progress, margin=config.margin)
             write_density_grid(folder / GRID_FILE, grid)
             instances = 0
@@ -197,14 +195,9 @@ def _plain(config: GridFitConfig) -> dict[str, Any]:
 def _training_config(room: Path, run: Path, config: GridFitConfig, device_type: str) -> InstanceTrainerConfig:
     """`instance-nerfacto` without instances, short."""
     small = config.small_field
-    spec = method_config.instance_nerfacto_cpu if small else method_config.instance_nerfacto
-    training = deepcopy(cast(InstanceTrainerConfig, spec.config))
-    training.machine.device_type = cast(Any, device_type)
+    method = f"instance-nerfacto{'-cpu' if small else ''}"
+    training = training_config(method, room, config.iterations, device_type)
     training.output_dir, training.experiment_name = run, "fit"
-    training.data = training.pipeline.datamanager.data = room
-    training.max_num_iterations = training.steps_per_save = config.iterations
-    # nothing is evaluated on the way
-    training.steps_per_eval_batch = training.steps_per_eval_image = training.steps_per_eval_all_images = 0
     datamanager = cast(InstanceDataManagerConfig, training.pipeline.datamanager)
     datamanager.train_num_rays_per_batch = config.rays_per_batch
     datamanager.masks_dir = None
@@ -225,14 +218,3 @@ def _training_config(room: Path, run: Path, config: GridFitConfig, device_type: 
         group["scheduler"] = replace(group["scheduler"], lr_final=config.learning_rate_final)
     assert isinstance(datamanager.dataparser, NerfstudioDataParserConfig)
     return training
-
-
-@torch.no_grad()
-def _held_out_psnr(pipeline: Any) -> float:
-    """Mean PSNR of the held-out views; not a number without any."""
-    model, values = pipeline.model, []
-    for camera, batch in pipeline.datamanager.fixed_indices_eval_dataloader:
-        rendered = model.render(camera)["rgb"]
-        truth = model.renderer_rgb.blend_background(batch["image"].to(rendered.device))
-        values.append(-10 * torch.log10((rendered - truth).square().mean()).item())
-    return float(np.mean(values)) if values else float("nan")

@@ -60,7 +60,7 @@ class InstanceDataManager(VanillaDataManager[InstanceDataset]):
     def __init__(self, config: InstanceDataManagerConfig, *args: Any, **kwargs: Any) -> None:
         data = config.data or getattr(config.dataparser, "data", None)
         if data is not None:
-            _check_scene(Path(data), needs_transforms=isinstance(config.dataparser, NerfstudioDataParserConfig))
+            check_scene(Path(data), needs_transforms=isinstance(config.dataparser, NerfstudioDataParserConfig))
         super().__init__(config, *args, **kwargs)
 
     def setup_eval(self) -> None:
@@ -130,7 +130,7 @@ class InstanceDataManager(VanillaDataManager[InstanceDataset]):
         return InstanceDataset(outputs, self.config.camera_res_scale_factor, paths)
 
 
-def _check_scene(data: Path, needs_transforms: bool) -> None:
+def check_scene(data: Path, needs_transforms: bool) -> None:
     """Finds what nerfstudio's dataparser would answer with a traceback, or not at all."""
     if not data.exists():
         raise InputError(f"{data}: no such folder; give the scene with --data")

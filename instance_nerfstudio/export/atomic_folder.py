@@ -41,7 +41,7 @@ def atomic_folder(path: Path, overwrite: bool = False, replaceable: Collection[s
         except OSError as error:
             raise InputError(f"{path}: can't be created ({error.strerror}); choose another --output-dir") from error
         yield partial
-        _move(partial, target)
+        replace_folder(partial, target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         for folder in missing:  # innermost first; a folder that someone else has used meanwhile isn't empty and stays
@@ -50,7 +50,8 @@ def atomic_folder(path: Path, overwrite: bool = False, replaceable: Collection[s
         raise
 
 
-def _move(partial: Path, target: Path) -> None:
+def replace_folder(partial: Path, target: Path) -> None:
+    """Puts a finished folder in the place of `target`, whatever is there. Both lie on one file system."""
     if not (target.is_dir() and any(target.iterdir())):
         os.replace(partial, target)
         return

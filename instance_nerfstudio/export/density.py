@@ -11,7 +11,6 @@ from nerfstudio.models.nerfacto import NerfactoModel
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from instance_nerfstudio.compat import lpips_without_download
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.export.density_box import scene_bbox
 from instance_nerfstudio.export.density_field import (
@@ -21,7 +20,7 @@ from instance_nerfstudio.export.density_field import (
 )
 from instance_nerfstudio.export.density_visibility import render_depth_maps
 from instance_nerfstudio.export.views import corrected_cameras
-from instance_nerfstudio.frozen_field.radiance_checkpoint import find_checkpoint
+from instance_nerfstudio.load_run import load_run
 from rcnn.grids import DensityGrid, write_density_grid
 from rcnn.grids.published import write_published_grid
 from rcnn.grids.slices import write_slices
@@ -65,7 +64,7 @@ class ExportDensity:
             InputError: the run, the options or the output file are unusable.
         """
         self._check()
-        pipeline = _load(self.load_config)
+        pipeline = load_run(self.load_config)
         config = DensitySamplingConfig(resolution=self.resolution, samples_per_axis=self.samples_per_axis)
         columns = (TextColumn("{task.description:>20}"), BarColumn(bar_width=50), TimeElapsedColumn())
         bbox = None if self.bbox is None else np.array(self.bbox, np.float64).reshape(2, 3)
@@ -159,21 +158,3 @@ def density_grid(
             f"the box from {source} contains nothing that a camera sees; train the field longer, or give another box"
         )
     return grid, source
-
-
-def _load(load_config: Path) -> Any:
-    """The pipeline of a run, in evaluation mode, wherever the run's folder is now."""
-    find_checkpoint(load_config)  # nerfstudio's own message does not say what to do
-
-    from nerfstudio.engine.trainer import TrainerConfig
-    from nerfstudio.utils.eval_utils import eval_setup  # loads every method: not before the options are known right
-
-    def here(config: TrainerConfig) -> TrainerConfig:
-        run = load_config.resolve().parent
-        if (run / config.relative_model_dir).is_dir() and run.name == config.timestamp:
-            config.output_dir = run.parents[2]
-            config.experiment_name, config.method_name = run.parents[1].name, run.parent.name
-        return config
-
-    with lpips_without_download():  # plain nerfacto asks for it
-        return eval_setup(load_config, test_mode="inference", update_config_callback=here)[1]

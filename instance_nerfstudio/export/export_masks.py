@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int32
 from nerfstudio.utils.rich_utils import CONSOLE
-from rich.progress import track
+from rich.progress import Progress, track
 
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.export.atomic_folder import atomic_folder
@@ -32,6 +32,7 @@ from instance_nerfstudio.export.writers import (
     check_video_encoder,
     check_video_size,
 )
+from instance_nerfstudio.load_run import load_run
 from instance_nerfstudio.masks.instance_masks import UNLABELLED
 from instance_nerfstudio.masks.instances_json import INSTANCES_FILE, MASKS_FOLDER, InstanceInfo, write_instances_json
 from rcnn.instance_palette import overlay
@@ -95,22 +96,19 @@ class ExportMasks:
         if self.video:
             check_video_encoder()
         with atomic_folder(self.output_dir, self.overwrite, EXPORT_ENTRIES) as folder:
-            # Loads every method: not before the options are known to be right.
-            from nerfstudio.utils.eval_utils import eval_setup
-
-            # "inference" leaves the images on disk; cameras of both splits are there all the same.
-            _, pipeline, _, _ = eval_setup(self.load_config, self.eval_num_rays_per_chunk, test_mode="inference")
+            pipeline = load_run(self.load_config, self.eval_num_rays_per_chunk)
             num_views, num_instances = self.export(pipeline, folder)
         CONSOLE.print(
             f"[bold green]:white_check_mark: Masks of {num_instances} instances in {num_views} views: {self.output_dir}"
         )
 
-    def export(self, pipeline: Any, folder: Path) -> tuple[int, int]:
+    def export(self, pipeline: Any, folder: Path, progress: Progress | None = None) -> tuple[int, int]:
         """Renders the chosen views into an existing, empty folder.
 
         Args:
             pipeline: a trained instance pipeline, in evaluation mode.
             folder: gets all files.
+            progress: gets a task; a progress bar of its own is shown when None.
 
         Returns:
             Number of views, and of instances described in `instances.json`.
@@ -145,7 +143,10 @@ class ExportMasks:
                 writers.append(stack.enter_context(PanopticFiles(folder, categories)))
             if self.video:
                 writers.append(stack.enter_context(OverlayVideo(folder / "overlay.mp4", fps)))
-            for view in track(views, "Rendering instance masks", console=CONSOLE):
+            title = "Rendering instance masks"
+            for view in (
+                track(views, title, console=CONSOLE) if progress is None else progress.track(views, description=title)
+            ):
                 frame = self._render(model, view, statistics)
                 for writer in writers:
                     writer.add(frame)

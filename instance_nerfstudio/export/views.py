@@ -79,7 +79,7 @@ def dataset_views(datamanager: Any, camera_optimizer: Any, which: Literal["train
     if not chosen:
         raise InputError(f"--cameras {which}: the scene has no such views; choose --cameras all")
 
-    root = Path(os.path.commonpath([path.parent for path in cameras]))
+    root = photos_root(datamanager)
     taken: set[str] = set()
     views: list[View] = []
     for path, camera in cameras.items():
@@ -91,6 +91,12 @@ def dataset_views(datamanager: Any, camera_optimizer: Any, which: Literal["train
         if path in chosen:
             views.append(View(name, full, camera))
     return sorted(views, key=lambda view: view.name)
+
+
+def photos_root(datamanager: Any) -> Path:
+    """The folder that the photos of both splits share, to which `View.image_name` is relative."""
+    photos = [*datamanager.train_dataset.image_filenames, *datamanager.eval_dataset.image_filenames]
+    return Path(os.path.commonpath([Path(os.path.abspath(photo)).parent for photo in photos]))
 
 
 def corrected_cameras(cameras: Cameras, camera_optimizer: CameraOptimizer) -> Cameras:

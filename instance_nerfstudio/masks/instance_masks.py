@@ -141,9 +141,10 @@ def find_instance_masks(
 ) -> list[Path | None]:
     """The instance mask of each image, by name, so that it works with every dataparser of nerfstudio.
 
-    A frame's `instance_mask_path` in transforms.json (relative to that file) wins. Otherwise, for `images/left/x.jpg`,
-    the first of `images/left/x`, `left/x` and `x` in the folder of masks, as .png, .npy, .hdf5 or .h5. Images that
-    nerfstudio loads downscaled (`images_2/x.jpg`) take the mask of the original.
+    A frame's `instance_mask_path` in transforms.json (relative to that file) wins over the scene's own folder, but not
+    over a folder that is given: these masks are asked for. For `images/left/x.jpg` it is the first of `images/left/x`,
+    `left/x` and `x` in the folder, as .png, .npy, .hdf5 or .h5. Images that nerfstudio loads downscaled
+    (`images_2/x.jpg`) take the mask of the original.
 
     Args:
         image_paths: the images as the dataparser loads them.
@@ -160,8 +161,10 @@ def find_instance_masks(
     """
     scene, frames = _read_frames(Path(data))
     folder = scene / MASKS_FOLDER if masks_dir is None else Path(masks_dir)
-    if masks_dir is not None and not folder.is_dir():
-        raise InputError(f"{folder}: no such folder of instance masks; create it or leave the option out")
+    if masks_dir is not None:
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder of instance masks; create it or leave the option out")
+        frames = dict.fromkeys(frames)
     files = _list_masks(folder)
     if not files and not any(frames.values()):
         if required:

@@ -31,9 +31,8 @@ ANGLES = (0.0, 1.1, 2.2, 3.3, 0.0, 2.2)
 HELD_OUT_VIEWS = 2  # the last ones; they repeat poses, because so short a training does not generalise
 
 
-def camera_pose(view: int) -> np.ndarray:
+def camera_pose(angle: float) -> np.ndarray:
     """Camera to world, OpenGL convention, on a ring around the spheres and looking at their middle."""
-    angle = ANGLES[view]
     centre = np.array([2.2 * np.sin(angle), -2.2 * np.cos(angle), 0.9])
     back = centre / np.linalg.norm(centre)
     right = np.cross([0.0, 0.0, 1.0], back)
@@ -60,12 +59,16 @@ def write_scene(
     folder: Path,
     ids: Sequence[int] = IDS,
     sizes: Sequence[tuple[int, int]] = ((WIDTH, HEIGHT),) * len(ANGLES),
+    angles: Sequence[float] = ANGLES,
 ) -> Path:
-    """Photos, masks, `instances.json` and `transforms.json` of the spheres; `sizes` are (width, height) per view."""
+    """Photos, masks, `instances.json` and `transforms.json` of the spheres.
+
+    `sizes` are (width, height) per view, `angles` its place on the ring.
+    """
     (folder / "images").mkdir(parents=True)
     frames = []
     for view, (width, height) in enumerate(sizes):
-        pose, focal = camera_pose(view), FOCAL * width / WIDTH
+        pose, focal = camera_pose(angles[view]), FOCAL * width / WIDTH
         shown = cast(pose, width, height, focal)
         Image.fromarray(COLOURS[shown]).save(folder / "images" / f"{view}.png")
         write_instance_mask(folder / "instance_masks" / f"{view}.png", np.array([0, *ids])[shown])
@@ -202,7 +205,7 @@ def closed_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_config(closed_network: None) -> Callable[..., "InstanceTrainerConfig"]:
     """`make_config(scene, output, **model_options)`."""
     return shrunken_config

@@ -245,7 +245,7 @@ def test_command_writes_grid_and_picture(
     config = tmp_path / "run" / "config.yml"
     config.parent.mkdir()
     config.touch()
-    monkeypatch.setattr("instance_nerfstudio.export.density._load", lambda _: pipeline)
+    monkeypatch.setattr("instance_nerfstudio.export.density.load_run", lambda _: pipeline)
     options = {"resolution": 20, "bbox": tuple(BOX.ravel())}
     ExportDensity(config, tmp_path / "out" / "a.npz", **options).main()  # type: ignore[arg-type]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.npz", "a.png"]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -128,13 +128,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     config.touch()
 
     def export(pipeline: Any, **options: Any) -> Path:
-        def eval_setup(config_path: Path, eval_num_rays_per_chunk: int | None, test_mode: str) -> tuple:
-            assert (config_path, test_mode) == (config, "inference")
-            return None, pipeline, None, 0
+        def load_run(load_config: Path, eval_num_rays_per_chunk: int | None) -> Any:
+            assert load_config == config
+            return pipeline
 
-        stand_in = ModuleType("nerfstudio.utils.eval_utils")
-        stand_in.eval_setup = eval_setup  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "nerfstudio.utils.eval_utils", stand_in)
+        monkeypatch.setattr("instance_nerfstudio.export.export_masks.load_run", load_run)
         exporter = ExportMasks(**{"load_config": config, "output_dir": tmp_path / "out", **options})
         exporter.main()
         return exporter.output_dir

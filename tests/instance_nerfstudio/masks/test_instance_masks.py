@@ -366,6 +366,14 @@ def test_find_leaves_images_without_a_mask_unlabelled(scene):
     assert find_instance_masks(images, scene.root) == [None, *masks]
 
 
+def test_masks_that_are_asked_for_win_over_those_that_transforms_name(scene):
+    images = scene.images("images/1.jpg", "images/2.jpg")
+    scene.transforms(("images/1.jpg", "instance_masks/1.png"), ("images/2.jpg", "instance_masks/2.png"))
+    own, others = scene.masks("1.png", "2.png"), scene.masks("1.png", folder="others")
+    assert find_instance_masks(images, scene.root) == own
+    assert find_instance_masks(images, scene.root, scene.root / "others") == [*others, None]
+
+
 def test_find_takes_no_hidden_or_foreign_file(scene):
     images = scene.images("images/1.jpg", "images/2.jpg")
     scene.masks(".1.png", "1.txt", "instances.json", "1.png.tmp")

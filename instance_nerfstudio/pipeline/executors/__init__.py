@@ -1,0 +1,1 @@
+"""Who runs the scenes when there are several: this machine, Slurm or Ray."""

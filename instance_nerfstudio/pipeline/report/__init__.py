@@ -1,0 +1,1 @@
+"""The report of a run: rows and pictures, and the page that shows them."""
