@@ -189,7 +189,7 @@ class TestCascadePSP:
         assert calls[1:] == [(photo[0, 0].tolist(), [0, 255], False, 300)] * 2
         assert (refined[2] == 0).all()
         assert (refined[90:] == -1).all()
-        inner = ndimage.binary_erosion(truth > 0, iterations=3)
+        inner = np.asarray(ndimage.binary_erosion(truth > 0, iterations=3), bool)
         assert (refined[inner] == truth[inner]).all()
         confidence = np.ones(truth.shape, np.float32)
         assert np.array_equal(refine_view(photo, ids, confidence, refiner=refine), refined)
