@@ -4,6 +4,7 @@ import sys
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -67,6 +68,33 @@ class FitGrids:
         exit_with_failures(fit_grids(self.rooms, config, self.devices, self.table, self.overwrite))
 
 
+@dataclass
+class EditInstances:
+    """Hide, isolate, merge, name, sort and colour the instances of a trained run, as the viewer's panel does.
+
+    Edits are kept in instance_edits.json beside the run, and all later commands honour them. Merging keeps the first
+    id; `show_all` ends hiding and isolating; `undo` takes back the last step.
+    """
+
+    load_config: Path
+    """Path to the config YAML file of the trained run."""
+    action: Literal[
+        "list", "hide", "show", "isolate", "show_all", "merge", "rename", "categorize", "recolour", "undo"
+    ] = "list"
+    """What to do."""
+    ids: tuple[int, ...] = ()
+    """Instances that it is done to."""
+    to: str | None = None
+    """New name, category, or colour (RRGGBB)."""
+
+    def main(self) -> None:
+        """Edits the run."""
+        warnings.filterwarnings("ignore")
+        from instance_nerfstudio.edits.edit_command import edit_run  # torch takes seconds to load
+
+        edit_run(self.load_config, self.action, self.ids, self.to)
+
+
 def main() -> None:
     """Entry point: an error of the user's is one line, an interrupt says how to go on, and neither has status 0."""
     from instance_nerfstudio.pipeline.commands import commands
@@ -74,7 +102,7 @@ def main() -> None:
 
     try:
         with termination_unwinds():
-            known = {"demo": Demo, **commands(), "fit-grids": FitGrids}
+            known = {"demo": Demo, "edit": EditInstances, **commands(), "fit-grids": FitGrids}
             tyro.extras.subcommand_cli_from_dict(known, prog="instance-nerf").main()
     except InputError as error:
         sys.exit(f"error: {error}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from nerfstudio.configs.base_config import InstantiateConfig
 from nerfstudio.field_components.encodings import HashEncoding
 from nerfstudio.field_components.mlp import MLP
@@ -106,16 +106,39 @@ class InstanceHead(nn.Module):
         return self.classifier(features).float()
 
     @torch.no_grad()
-    def predict(self, features: Float[Tensor, "rays hidden"]) -> tuple[Int[Tensor, "rays 1"], Float[Tensor, "rays 1"]]:
-        """Ids (int32) and calibrated confidences (Guo et al. 2017) of composited features, memory-bounded in K."""
+    def predict(
+        self,
+        features: Float[Tensor, "rays hidden"],
+        groups: Int[Tensor, " classes"] | None = None,
+        shown: Bool[Tensor, " classes"] | None = None,
+    ) -> tuple[Int[Tensor, "rays 1"], Float[Tensor, "rays 1"]]:
+        """Ids (int32) and calibrated confidences (Guo et al. 2017) of composited features, memory-bounded in K.
+
+        Classes of one group (`groups` holds the place of the one that stands for all) are one class: the most likely
+        class names the group, whose probabilities are summed. Groups don't compete as sums, or empty rays, on which all
+        classes are alike, would belong to the largest. Classes that are not `shown` are no answer, save background.
+        """
         rows = max(1, _MAX_LOGITS // len(self.instance_ids))
         ids, confidences = [], []
         for chunk in features.split(rows):
-            probabilities = F.softmax(self.classify(chunk) / self.temperature, dim=-1)
+            logits = self.classify(chunk) / self.temperature
+            if shown is not None:
+                logits[:, 1:] = logits[:, 1:].masked_fill(~shown[1:], -torch.inf)
+            probabilities = F.softmax(logits, dim=-1)
             confidence, index = probabilities.max(dim=-1, keepdim=True)
+            if groups is not None:
+                index = groups[index]
+                confidence = torch.zeros_like(probabilities).index_add_(1, groups, probabilities).gather(1, index)
             ids.append(self.instance_ids[index])
             confidences.append(confidence)
         return torch.cat(ids), torch.cat(confidences)
+
+    @torch.no_grad()
+    def most_likely(self, features: Float[Tensor, "*batch hidden"]) -> Int[Tensor, "*batch"]:
+        """Place of the most likely class of each feature, memory-bounded in K."""
+        rows = max(1, _MAX_LOGITS // len(self.instance_ids))
+        flat = features.reshape(-1, features.shape[-1])
+        return torch.cat([self.classify(part).argmax(dim=-1) for part in flat.split(rows)]).view(features.shape[:-1])
 
     def targets(self, labels: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
         """Logit index of each id; -1 for unlabelled pixels and for ids that the head does not know."""

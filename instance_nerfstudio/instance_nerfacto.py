@@ -1,9 +1,10 @@
 """`instance-nerfacto`: nerfacto with an instance head that never changes the radiance field."""
 
 import math
+import threading
 from collections import defaultdict
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +24,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from instance_nerfstudio.compat import UnavailableLPIPS, lpips_without_download
+from instance_nerfstudio.edits.edits_file import EditsStore, RunIdentity
+from instance_nerfstudio.edits.hidden_matter import hits_nothing
+from instance_nerfstudio.edits.instance_edits import ClassEdits, InstanceEdits
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.evaluation.metrics import view_metrics
 from instance_nerfstudio.frozen_field.radiance_checkpoint import check_parameter_layout, is_resumed, load_radiance
@@ -42,8 +46,11 @@ from instance_nerfstudio.losses import instance_cross_entropy, label_regularizat
 from instance_nerfstudio.memory_chunks import in_chunks
 from instance_nerfstudio.radiance_outputs import radiance_outputs
 from instance_nerfstudio.side_stream import SideStream
+from instance_nerfstudio.viewer.instance_panel import InstancePanel
 from instance_nerfstudio.weight_quantiles import weight_quantiles
-from rcnn.instance_palette import colour_instances, overlay
+from rcnn.instance_palette import overlay
+
+_NO_EDITS = InstanceEdits()
 
 INSTANCE_LOSSES = ("instance_loss", "label_regularization", "voxel_loss")
 """Losses whose gradients reach the instance head alone."""
@@ -87,6 +94,10 @@ class InstanceNerfactoModelConfig(NerfactoModelConfig):
     """Voxels drawn per iteration."""
     overlay_opacity: float = 0.5
     """Opacity of the instance colours over the photo in `instances_overlay`."""
+    hidden_instances: tuple[int, ...] = ()
+    """Ids whose matter is not rendered, beside those that the edits of the run hide."""
+    isolated_instances: tuple[int, ...] = ()
+    """Ids whose matter alone is rendered, unless the edits of the run say otherwise; empty for all."""
 
 
 class InstanceNerfactoModel(NerfactoModel):
@@ -99,6 +110,8 @@ class InstanceNerfactoModel(NerfactoModel):
     """
 
     config: InstanceNerfactoModelConfig
+    edits_store: EditsStore
+    """The edits of this run; the pipeline knows where they are."""
 
     def populate_modules(self) -> None:
         device = self.kwargs.get("device", "cpu")
@@ -115,6 +128,12 @@ class InstanceNerfactoModel(NerfactoModel):
         self.voxels: InstanceVoxels | None = None
         self.instances_active = False
         self.side_stream: SideStream | None = None  # where the head trains, if not in line with the field
+        self.run_name, self._rendering = "", threading.local()
+        start = InstanceEdits(
+            hidden=frozenset(self.config.hidden_instances), isolated=frozenset(self.config.isolated_instances)
+        )
+        self.edits_store = EditsStore(None, self.identity, start)
+        self.instance_panel = InstancePanel(self)  # nerfstudio's viewer looks for it among the attributes
         self.keep_logits = False  # evaluation keeps `instance_logits` only where they are asked for: K floats per ray
         use_hash_grids(
             self,
@@ -130,6 +149,15 @@ class InstanceNerfactoModel(NerfactoModel):
                 raise InputError("--pipeline.model.radiance-checkpoint: every instance loss is off, so nothing trains")
             for module in (self.field, self.proposal_networks, self.camera_optimizer):
                 module.requires_grad_(False)
+
+    @property
+    def class_edits(self) -> ClassEdits | None:
+        """What is edited in the picture that this thread renders: the viewer has a thread per browser."""
+        return getattr(self._rendering, "class_edits", None)
+
+    def identity(self) -> RunIdentity:
+        """What the file with the run's edits must be of."""
+        return RunIdentity(self.run_name, tuple(i for i in self.instance_head.instance_ids.tolist() if i > 0))
 
     @property
     def frozen(self) -> bool:
@@ -186,6 +214,10 @@ class InstanceNerfactoModel(NerfactoModel):
         if self.config.use_instances and (self.instances_active or not self.training):
             with self._aside(ray_samples, weights, geometry):
                 outputs |= self._instance_outputs(ray_samples, weights, geometry)
+        whole = outputs.pop("whole_accumulation", None)
+        if whole is not None and "instance_ids" in outputs:
+            nothing = hits_nothing(outputs["accumulation"], whole)
+            outputs["instance_ids"] = outputs["instance_ids"].masked_fill(nothing, 0)
         return outputs
 
     def _aside(self, *inputs: Any) -> AbstractContextManager[None]:
@@ -204,11 +236,12 @@ class InstanceNerfactoModel(NerfactoModel):
             positions, geometry, total = self._draw_samples(ray_samples, weights[..., 0], geometry)
             features = self.instance_head(positions, geometry).mean(dim=-2) * total[:, None]
         else:
-            positions = self._normalized_positions(ray_samples.frustums.get_positions().detach())
+            positions = self.normalized_positions(ray_samples.frustums.get_positions().detach())
             features = torch.bmm(weights.transpose(1, 2), self.instance_head(positions, geometry))[:, 0]
         if self.training:
             return {"instance_logits": self.instance_head.classify(features)}
-        ids, confidence = self.instance_head.predict(features)
+        edits = self.class_edits
+        ids, confidence = self.instance_head.predict(features, edits and edits.groups, edits and edits.shown)
         logits = {"instance_logits": self.instance_head.classify(features)} if self.keep_logits else {}
         return logits | {"instance_confidence": confidence, "instance_ids": ids}
 
@@ -228,7 +261,7 @@ class InstanceNerfactoModel(NerfactoModel):
             return draw_samples(weights, torch.rand(len(weights), draws, device=weights.device), ray_samples, geometry)
         index, total = weight_quantiles(weights, draws, jitter=True)
         positions = ray_samples.frustums.get_positions().take_along_dim(index[..., None], dim=1)
-        return self._normalized_positions(positions), geometry.take_along_dim(index[..., None], dim=1), total
+        return self.normalized_positions(positions), geometry.take_along_dim(index[..., None], dim=1), total
 
     @torch.no_grad()
     def field_samples(
@@ -242,10 +275,10 @@ class InstanceNerfactoModel(NerfactoModel):
         ray_samples: RaySamples
         ray_samples, _, _ = self.proposal_sampler(ray_bundle, density_fns=self.density_fns)
         density, geometry = self.field.get_density(ray_samples)
-        positions = self._normalized_positions(ray_samples.frustums.get_positions())
+        positions = self.normalized_positions(ray_samples.frustums.get_positions())
         return positions, geometry, ray_samples.get_weights(density)[..., 0]
 
-    def _normalized_positions(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    def normalized_positions(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         """Scene positions in the unit cube in which nerfacto's field lives; those outside become 0, as there."""
         if self.field.spatial_distortion is not None:
             positions = (self.field.spatial_distortion(positions) + 2.0) / 4.0
@@ -256,7 +289,7 @@ class InstanceNerfactoModel(NerfactoModel):
 
     def instance_logits_at(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points classes"]:
         """Logits of points in the scene frame, as if each were an opaque surface."""
-        positions = self._normalized_positions(points)
+        positions = self.normalized_positions(points)
         with torch.no_grad():
             geometry = self.field.mlp_base(positions)[..., 1:]
         return self.instance_head.classify(self.instance_head(positions, geometry))
@@ -326,15 +359,39 @@ class InstanceNerfactoModel(NerfactoModel):
             batch["instance_targets"] = self.instance_head.targets(batch["instances"][..., 0].to(self.device))
         return batch["instance_targets"]
 
-    @torch.no_grad()
-    def render(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
-        """All outputs of one camera, with `instance_ids` int32 (H, W, 1), which `get_outputs_for_camera` leaves out."""
+    @contextmanager
+    def edited(self, edits: InstanceEdits | None = None) -> Iterator[InstanceEdits]:
+        """While open, what the model renders is edited, and it is in evaluation mode.
+
+        Args:
+            edits: these instead of those of the run.
+
+        Raises:
+            InputError: the file with the edits is unusable.
+        """
+        edits = self.edits_store.current() if edits is None else edits
         training = self.training
-        self.eval()
+        if training:
+            self.eval()
+        if edits != _NO_EDITS:
+            self._rendering.class_edits = ClassEdits.of(edits, self.instance_head.instance_ids)
         try:
-            return super().get_outputs_for_camera(camera, obb_box)
+            yield edits
         finally:
-            self.train(training)
+            self._rendering.class_edits = None
+            if training:
+                self.train()
+
+    @torch.no_grad()
+    def render(
+        self, camera: Cameras, obb_box: OrientedBox | None = None, edits: InstanceEdits | None = None
+    ) -> dict[str, Tensor]:
+        """All outputs of one camera, with `instance_ids` int32 (H, W, 1), which `get_outputs_for_camera` leaves out.
+
+        The edits of the run are applied, or those that are given.
+        """
+        with self.edited(edits):
+            return super().get_outputs_for_camera(camera, obb_box)
 
     @torch.no_grad()
     def get_outputs_for_camera_ray_bundle(self, camera_ray_bundle: RayBundle) -> dict[str, Tensor]:
@@ -357,8 +414,11 @@ class InstanceNerfactoModel(NerfactoModel):
         outputs = {name: torch.cat(values).view(height, width, -1) for name, values in parts.items()}
         if "instance_ids" in outputs:  # coloured at once: a colour takes fifty launches, however many pixels it has
             ids = outputs["instance_ids"][..., 0]
-            outputs["instances"] = colour_instances(ids)
-            outputs["instances_overlay"] = overlay(outputs["rgb"], ids, self.config.overlay_opacity)
+            edits = _NO_EDITS if self.class_edits is None else self.class_edits.edits
+            outputs["instances"] = edits.colour(ids)
+            outputs["instances_overlay"] = overlay(
+                outputs["rgb"], ids, self.config.overlay_opacity, colours=outputs["instances"]
+            )
         return outputs
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -368,7 +428,8 @@ class InstanceNerfactoModel(NerfactoModel):
 
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
         # An integer output would stop nerfstudio's viewer: it has no colormap for it.
-        outputs = self.render(camera, obb_box)
+        panel = self.instance_panel
+        outputs = panel.outputs(camera, obb_box) if panel.live else self.render(camera, obb_box)
         outputs.pop("instance_ids", None)
         return {"rgb": outputs["rgb"], **outputs}  # the viewer opens with the first
 
@@ -380,11 +441,12 @@ class InstanceNerfactoModel(NerfactoModel):
             del metrics["lpips"]
         if "instance_ids" not in outputs:
             return metrics, images
-        truth = batch["instances"][..., 0].to(outputs["instance_ids"])
+        edits = self.edits_store.current()
+        truth = edits.merge_ids(batch["instances"][..., 0].to(outputs["instance_ids"]))
         predicted = outputs["instance_ids"][..., 0]
         metrics |= view_metrics(predicted, truth)
         wrong = ((predicted != truth) & (truth >= 0))[..., None].float()
         error = torch.cat([wrong, torch.zeros_like(wrong), torch.zeros_like(wrong)], dim=-1)
-        images["instances"] = torch.cat([colour_instances(truth), outputs["instances"], error], dim=1)
+        images["instances"] = torch.cat([edits.colour(truth), outputs["instances"], error], dim=1)
         images["instance_confidence"] = colormaps.apply_colormap(outputs["instance_confidence"])
         return metrics, images

@@ -7,10 +7,13 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from rich.progress import track
+from torch import Tensor
 from torchvision.utils import save_image
 
+from instance_nerfstudio.edits.edits_file import EDITS_FILE
 from instance_nerfstudio.evaluation.calibration import fit_temperature
 from instance_nerfstudio.evaluation.metrics import InstanceMetrics
 from instance_nerfstudio.frozen_field.cached_training import CachedTrainingConfig
@@ -33,6 +36,8 @@ class InstancePipelineConfig(VanillaPipelineConfig):
     """Training of the head alone over a frozen radiance field."""
     calibration_batches: int = 8
     """Batches of held-out rays (training rays where no view is held out) that calibrate `instance_confidence`."""
+    run_folder: Path | None = None
+    """Folder of the run, which holds the edits of its instances; set by the trainer's configuration."""
 
 
 class InstancePipeline(VanillaPipeline):
@@ -45,16 +50,20 @@ class InstancePipeline(VanillaPipeline):
         if not config.model.use_instances:
             config.datamanager.require_masks = False
         super().__init__(config, *args, **kwargs)
+        if config.run_folder is not None:
+            run = config.run_folder
+            self.model.run_name = f"{run.parent.name}/{run.name}"
+            self.model.edits_store.path = run / EDITS_FILE
 
     @property
     def model(self) -> InstanceNerfactoModel:
         return super().model  # type: ignore[return-value]
 
-    @property
-    def categories(self) -> dict[int, int] | None:
-        """Instance id -> category number, from the scene's `instances.json`; None without one."""
-        names = sorted({info.category for info in self.datamanager.instances})
-        return {info.id: 1 + names.index(info.category) for info in self.datamanager.instances} or None
+    def category_numbers(self) -> dict[int, int] | None:
+        """Instance id -> category number, from the scene's `instances.json` and the edits; None without one."""
+        infos = self.model.edits_store.current().describe(self.datamanager.instances)
+        names = sorted({info.category for info in infos})
+        return {info.id: 1 + names.index(info.category) for info in infos} or None
 
     def get_eval_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         self.model.keep_logits = True
@@ -66,9 +75,13 @@ class InstancePipeline(VanillaPipeline):
 
     def get_eval_image_metrics_and_images(self, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
         camera, batch = self.datamanager.next_eval_image(step)
-        metrics, images = self.model.get_image_metrics_and_images(self.model.render(camera), batch)
+        metrics, images = self.model.get_image_metrics_and_images(self._render(camera), batch)
         metrics["num_rays"] = (camera.height * camera.width * camera.size).item()
         return metrics, images
+
+    def _render(self, camera: Cameras) -> dict[str, Tensor]:
+        """What is scored against photos, which show what the edits hide."""
+        return self.model.render(camera, edits=self.model.edits_store.current().with_everything_shown())
 
     def get_average_image_metrics(
         self,
@@ -84,16 +97,17 @@ class InstancePipeline(VanillaPipeline):
         """
         if output_path is not None:
             output_path.mkdir(exist_ok=True, parents=True)
-        scene = InstanceMetrics(self.categories)
+        scene = InstanceMetrics(self.category_numbers())
         views: list[dict[str, float]] = []
         with WriteThreads() as threads:
             for camera, batch in track(data_loader, "Evaluating all images", total=len(data_loader), transient=True):
                 start = perf_counter()
-                outputs = self.model.render(camera)
+                outputs = self._render(camera)
                 num_rays = (camera.height * camera.width).item()
                 metrics, images = self.model.get_image_metrics_and_images(outputs, batch)
                 if "instance_ids" in outputs:
-                    scene.update(outputs["instance_ids"][..., 0], batch["instances"][..., 0].to(self.device))
+                    truth = self.model.edits_store.current().merge_ids(batch["instances"][..., 0].to(self.device))
+                    scene.update(outputs["instance_ids"][..., 0], truth)
                 metrics["num_rays_per_sec"] = num_rays / (perf_counter() - start)
                 metrics["fps"] = metrics["num_rays_per_sec"] / num_rays
                 if output_path is not None:

@@ -1,10 +1,11 @@
 """nerfstudio's trainer with checkpoints that are never half-written and a resume that ends where it was meant to."""
 
 import os
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
+from typing import Any, cast
 
 import torch
 from nerfstudio.engine.optimizers import Optimizers
@@ -17,9 +18,10 @@ from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.frozen_field.cached_training import train_on_cache, why_not_cached
 from instance_nerfstudio.frozen_field.radiance_checkpoint import adopt_radiance_options, is_resumed
 from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModelConfig
-from instance_nerfstudio.instance_pipeline import InstancePipeline
+from instance_nerfstudio.instance_pipeline import InstancePipeline, InstancePipelineConfig
 from instance_nerfstudio.recorded_training import RecordedTraining, why_not_recorded
 
+_NS_VIEWER = "nerfstudio.scripts.viewer.run_viewer"
 WHOLE_RUN = 0
 """As `max_steps` of a learning rate schedule: it ends with the run, however long that is."""
 
@@ -30,6 +32,18 @@ class InstanceTrainerConfig(TrainerConfig):
 
     _target: type = field(default_factory=lambda: InstanceTrainer)
     """Target class to instantiate."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # `ns-viewer` puts its own options in place of the run's, which listen to everyone who can reach the machine.
+        if name == "viewer" and _NS_VIEWER in sys.modules and value.websocket_host == "0.0.0.0":
+            asked = any(argument.replace("_", "-").startswith("--viewer.websocket-host") for argument in sys.argv)
+            value = value if asked else replace(value, websocket_host="127.0.0.1")
+        super().__setattr__(name, value)
+
+    def get_checkpoint_dir(self) -> Path:
+        # Every command asks for it before it builds the pipeline, and tells the pipeline no more of where the run is.
+        cast(InstancePipelineConfig, self.pipeline).run_folder = self.get_base_dir()
+        return super().get_checkpoint_dir()
 
 
 class InstanceTrainer(Trainer):

@@ -16,6 +16,7 @@ from nerfstudio.model_components.losses import (
 )
 from torch import Tensor
 
+from instance_nerfstudio.edits.hidden_matter import shown_density, with_empty_space
 from instance_nerfstudio.fused_proposals import rendered_samples
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def radiance_outputs(
 ) -> tuple[dict[str, Any], RaySamples, Float[Tensor, "rays samples 1"], Float[Tensor, "rays samples features"]]:
     """nerfacto's own `get_outputs`, in its order.
 
-    Training leaves out the depth pictures, which no loss reads; over a frozen field it leaves out colour too.
+    Training leaves out the depth pictures, which no loss reads; over a frozen field it leaves out colour too. Where
+    edits take matter away, `whole_accumulation` is the opacity that there was with it.
 
     Returns:
         Outputs; the field's samples, their weights and geometry features.
@@ -52,13 +54,19 @@ def radiance_outputs(
             FieldHeadNames.DENSITY
         ]
     weights = ray_samples.get_weights(density)
+    whole = None
+    if not model.training and model.class_edits is not None and model.class_edits.shown is not None:
+        whole = model.renderer_accumulation(weights=weights)
+        weights = ray_samples.get_weights(shown_density(model, model.class_edits, ray_samples, density, geometry))
     weights_list.append(weights)
     ray_samples_list.append(ray_samples)
     outputs: dict[str, Any] = {"accumulation": model.renderer_accumulation(weights=weights)}
     if not model.training or config.use_label_regularization:
         outputs["expected_depth"] = model.renderer_expected_depth(weights=weights, ray_samples=ray_samples)
     if not (model.frozen and model.training):
-        outputs |= _colour_outputs(model, ray_bundle, ray_samples, geometry, weights, with_normals)
+        outputs |= _colour_outputs(model, ray_bundle, ray_samples, geometry, weights, whole, with_normals)
+    if whole is not None:
+        outputs["whole_accumulation"] = whole
     if model.training:
         outputs["weights_list"] = weights_list
         outputs["ray_samples_list"] = ray_samples_list
@@ -74,6 +82,7 @@ def _colour_outputs(
     ray_samples: RaySamples,
     geometry: Float[Tensor, "rays samples features"],
     weights: Float[Tensor, "rays samples 1"],
+    whole: Float[Tensor, "rays 1"] | None,
     with_normals: bool,
 ) -> dict[str, Tensor]:
     """nerfacto's colour and, with `predict_normals`, its normals and their losses."""
@@ -90,6 +99,10 @@ def _colour_outputs(
     if model.config.use_gradient_scaling and model.training:
         field_outputs = scale_gradients_by_distance_squared(field_outputs, ray_samples)
     outputs = {"rgb": model.renderer_rgb(rgb=field_outputs[FieldHeadNames.RGB], weights=weights)}
+    if whole is not None:
+        empty = torch.zeros(3, device=weights.device)
+        black = model.renderer_rgb(rgb=field_outputs[FieldHeadNames.RGB], weights=weights, background_color=empty)
+        outputs["rgb"] = with_empty_space(black, outputs["rgb"], weights.sum(dim=-2), whole)
     if with_normals:
         normals, predicted = field_outputs[FieldHeadNames.NORMALS], field_outputs[FieldHeadNames.PRED_NORMALS]
         outputs["normals"] = model.normals_shader(model.renderer_normals(normals=normals, weights=weights))

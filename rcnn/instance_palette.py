@@ -54,6 +54,7 @@ def overlay(
     ids: Integer[Tensor, "*batch"],
     alpha: float = 0.5,
     boundaries: bool = False,
+    colours: Float[Tensor, "*batch 3"] | None = None,
 ) -> Float[Tensor, "*batch 3"]:
     """Blends instance colours over a photo; background and unlabelled pixels keep the photo.
 
@@ -62,6 +63,7 @@ def overlay(
         ids: instance ids of the same pixels.
         alpha: share of the instance colour, 0 (photo) to 1 (flat colour).
         boundaries: paint pixels at the rim of an instance in its full colour; needs `ids` of shape (H, W).
+        colours: instance colours of the pixels; the palette's when None.
     """
     weight = torch.where(ids > 0, alpha, 0.0).to(rgb)
     if boundaries:
@@ -72,4 +74,5 @@ def overlay(
         rim[:, 1:] |= right
         rim[:, :-1] |= right
         weight = torch.where(rim & (ids > 0), 1.0, weight)
-    return torch.lerp(rgb, colour_instances(ids).to(rgb), weight[..., None])
+    colours = colour_instances(ids) if colours is None else colours
+    return torch.lerp(rgb, colours.to(rgb), weight[..., None])

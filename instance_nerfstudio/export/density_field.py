@@ -100,7 +100,7 @@ def sample_density_grid(
         place = slice(first, first + len(flat))
         seen[place] = visible.any(dim=0).cpu().numpy()
         filled = -torch.expm1(-mean * edge) >= config.min_alpha
-        colour = _mean_colour(model, densest, visible & filled, views.positions, config.points_per_chunk)
+        colour = mean_colour(model, densest, visible & filled, views.positions, config.points_per_chunk)
         values[place, :3] = colour.clamp(0, 1).cpu().numpy()
         values[place, 3] = mean.clamp(max=torch.finfo(torch.float16).max).cpu().numpy()
         advance(len(flat) / count)
@@ -116,16 +116,25 @@ def field_density(model: Any, points: Float[Tensor, "points 3"]) -> tuple[Float[
     return density[..., 0].float(), features
 
 
-def _mean_colour(
+def mean_colour(
     model: Any,
     points: Float[Tensor, "points 3"],
     visible: Tensor,
     cameras: Float[Tensor, "views 3"],
     pairs_per_chunk: int,
+    unseen: Float[Tensor, "points 3"] | None = None,
 ) -> Float[Tensor, "points 3"]:
-    """Mean of the field's colours in the directions from the cameras that see a point; 0 where none does."""
+    """Mean of the field's colours in the directions from the cameras that see a point.
+
+    Where none does, the colour in the directions `unseen` (unit vectors), or 0 without them.
+    """
     total = torch.zeros_like(points)
     chosen = visible.any(dim=0).nonzero()[:, 0]
+    others = (~visible.any(dim=0)).nonzero()[:, 0]
+    if unseen is not None and len(others):
+        features = field_density(model, points[others])[1]
+        rgb = model.field.get_outputs(_samples_at(points[others], unseen[others]), density_embedding=features)
+        total[others] = rgb[FieldHeadNames.RGB].float()
     if not len(chosen):
         return total
     features = field_density(model, points[chosen])[1]

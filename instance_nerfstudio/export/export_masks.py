@@ -11,7 +11,9 @@ import torch
 from jaxtyping import Float32, Int32
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import Progress, track
+from torch import Tensor
 
+from instance_nerfstudio.edits.instance_edits import InstanceEdits
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.export.atomic_folder import atomic_folder
 from instance_nerfstudio.export.coco_files import CocoFile, PanopticFiles
@@ -122,9 +124,12 @@ class ExportMasks:
                 f"{self.load_config}: not an instance-nerfacto run; train one with ns-train instance-nerfacto"
             )
         views, fps = self._views(pipeline)
-        ids = [i for i in model.instance_head.instance_ids.tolist() if i > 0]
-        known = [info for info in datamanager.instances if info.id in ids]
-        categories = dict.fromkeys(ids, InstanceInfo.category) | {info.id: info.category for info in known}
+        edits = model.edits_store.current()
+        ids = sorted({i for i in edits.merge_ids(model.instance_head.instance_ids).tolist() if i > 0})
+        infos = [info for info in datamanager.instances if edits.merged.get(info.id, info.id) in ids]
+        known = edits.describe(infos)
+        categories = {i: edits.categories.get(i, InstanceInfo.category) for i in ids}
+        categories |= {info.id: info.category for info in known}
         outputs = datamanager.train_dataparser_outputs
         to_world = partial(
             scene_to_world,
@@ -147,11 +152,11 @@ class ExportMasks:
             for view in (
                 track(views, title, console=CONSOLE) if progress is None else progress.track(views, description=title)
             ):
-                frame = self._render(model, view, statistics)
+                frame = self._render(model, view, edits, statistics)
                 for writer in writers:
                     writer.add(frame)
 
-        infos = statistics.describe(known)
+        infos = [edits.relabel(info) for info in statistics.describe(known) if edits.shows(info.id)]
         write_instances_json(folder / INSTANCES_FILE, infos)
         if "png" in self.format:
             # Training looks for the description beside the masks.
@@ -171,20 +176,36 @@ class ExportMasks:
             check_video_size(views)
         return views, fps
 
-    def _render(self, model: Any, view: View, statistics: InstanceStatistics) -> Frame:
+    def _render(self, model: Any, view: View, edits: InstanceEdits, statistics: InstanceStatistics) -> Frame:
         outputs = model.render(view.camera.to(model.device))
         if "instance_ids" not in outputs:
             raise InputError(
                 f"{self.load_config}: was trained with --pipeline.model.use-instances False; train it anew"
             )
-        ids = outputs["instance_ids"][..., 0].cpu().numpy()
-        confidence, depth, accumulation = (
-            outputs[key][..., 0].float().cpu().numpy() for key in ("instance_confidence", "depth", "accumulation")
-        )
-        ids = reject_pixels(ids, confidence, self.min_confidence, self.min_area)
-        statistics.add(view.camera, ids, confidence, depth, accumulation)
-        blended = overlay(outputs["rgb"].cpu().clamp(0.0, 1.0), torch.from_numpy(ids))
-        return Frame(view, ids, confidence, (blended * 255).round().byte().numpy())
+        frame = frame_of(view, outputs, edits, self.min_confidence, self.min_area)
+        depth, accumulation = (outputs[key][..., 0].float().cpu().numpy() for key in ("depth", "accumulation"))
+        statistics.add(view.camera, frame.ids, frame.confidence, depth, accumulation)
+        return frame
+
+
+def frame_of(
+    view: View, outputs: dict[str, Tensor], edits: InstanceEdits, min_confidence: float = 0.0, min_area: int = 0
+) -> Frame:
+    """What the writers take of a rendered view.
+
+    Args:
+        view: the view.
+        outputs: what `InstanceNerfactoModel.render` returned for it.
+        edits: those that it was rendered with.
+        min_confidence: see `reject_pixels`.
+        min_area: see `reject_pixels`.
+    """
+    confidence = outputs["instance_confidence"][..., 0].float().cpu().numpy()
+    ids = reject_pixels(outputs["instance_ids"][..., 0].cpu().numpy(), confidence, min_confidence, min_area)
+    colours = edits.colour(torch.from_numpy(ids))
+    blended = overlay(outputs["rgb"].cpu().clamp(0.0, 1.0), torch.from_numpy(ids), colours=colours)
+    colour, blended = ((picture * 255).round().byte().numpy() for picture in (colours, blended))
+    return Frame(view, ids, confidence, colour, blended)
 
 
 def reject_pixels(

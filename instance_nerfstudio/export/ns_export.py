@@ -1,4 +1,4 @@
-"""Adds `masks` and `density` to `ns-export`, which offers plugins no way to do so.
+"""Adds `masks`, `instances` and `density` to `ns-export`, which offers plugins no way to do so.
 
 `python -m instance_nerfstudio.export.ns_export` is these exports alone. It needs neither open3d nor pymeshlab, without
 whose system libraries `ns-export` doesn't start.
@@ -37,10 +37,12 @@ def _subcommands() -> Any:
     import tyro
 
     from instance_nerfstudio.export.density import ExportDensity
+    from instance_nerfstudio.export.export_instances import ExportInstances
     from instance_nerfstudio.export.export_masks import ExportMasks
 
     masks = Annotated[ExportMasks, tyro.conf.subcommand(name="masks")]
-    return masks | Annotated[ExportDensity, tyro.conf.subcommand(name="density")]
+    instances = Annotated[ExportInstances, tyro.conf.subcommand(name="instances")]
+    return masks | instances | Annotated[ExportDensity, tyro.conf.subcommand(name="density")]
 
 
 def main() -> None:

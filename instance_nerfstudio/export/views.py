@@ -44,6 +44,8 @@ class Frame:
     """-1 unlabelled, 0 background, else the instance."""
     confidence: Float32[ndarray, "height width"]
     """Probability of that id."""
+    colour: UInt8[ndarray, "height width 3"]
+    """Instance colours."""
     overlay: UInt8[ndarray, "height width 3"]
     """Instance colours over the rendered photo."""
 

@@ -14,7 +14,6 @@ from instance_nerfstudio.export.views import Frame, View, view_size
 from instance_nerfstudio.masks.instance_masks import write_instance_mask
 from instance_nerfstudio.masks.instances_json import MASKS_FOLDER
 from instance_nerfstudio.write_threads import WriteThreads
-from rcnn.instance_palette import colour_instances_uint8
 
 VIDEO_CODEC = "libx264"
 
@@ -47,7 +46,7 @@ class ImageFolders:
     def _write(self, frame: Frame) -> None:
         name = f"{frame.view.name}.png"
         write_instance_mask(self._folder / MASKS_FOLDER / name, frame.ids)
-        for kind, image in (("colour", colour_instances_uint8(frame.ids)), ("overlay", frame.overlay)):
+        for kind, image in (("colour", frame.colour), ("overlay", frame.overlay)):
             path = self._folder / kind / name
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(path)

@@ -31,7 +31,7 @@ def adopt_radiance_options(config: NerfactoModelConfig, run: Path) -> None:
         InputError: no readable checkpoint there.
     """
     checkpoint = find_checkpoint(run)
-    state = _read_state(checkpoint)
+    state = read_state(checkpoint)
     appearance = state.get("_model.field.embedding_appearance.embedding.weight")
     config.use_appearance_embedding = appearance is not None
     if appearance is not None:
@@ -65,7 +65,7 @@ def load_radiance(model: NerfactoModel, run: Path) -> None:
     """
     checkpoint = find_checkpoint(run)
     _check_same_frame(model, checkpoint)
-    state = _read_state(checkpoint)
+    state = read_state(checkpoint)
     check_parameter_layout(state, model.state_dict(), str(checkpoint))
     for part in _PARTS:
         prefix = f"_model.{part}."
@@ -118,7 +118,7 @@ def find_checkpoint(run: Path) -> Path:
     return found[-1]
 
 
-def _read_state(checkpoint: Path) -> dict[str, torch.Tensor]:
+def read_state(checkpoint: Path) -> dict[str, torch.Tensor]:
     try:
         # Mapped, not read: only what is used comes from the disk, and a file of gigabytes opens at once.
         return dict(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["pipeline"])

@@ -49,6 +49,8 @@ class InstanceInfo:
     """Axis-aligned box x1, y1, z1, x2, y2, z2 in world units."""
     obb_world: tuple[float, ...] | None = None
     """Oriented box cx, cy, cz, w, l, h, yaw; yaw in radians about z, counter-clockwise from above."""
+    name: str = ""
+    """What a user calls it; empty when it was not named."""
 
     def __post_init__(self) -> None:
         if self.colour is None:
@@ -57,7 +59,9 @@ class InstanceInfo:
 
 
 def read_instances_json(path: Path) -> list[InstanceInfo]:
-    """Reads `{"instances": [{"id", "category"?, "score"?, "colour"?, "aabb"?, "obb"?}, ...]}`, ignoring other keys.
+    """Reads `{"instances": [{"id", "name"?, "category"?, "score"?, "colour"?, "aabb"?, "obb"?}, ...]}`.
+
+    Other keys are ignored.
 
     Raises:
         InputError: missing or malformed file, an id twice or out of range, boxes or scores that are no finite numbers.
@@ -77,10 +81,14 @@ def write_instances_json(path: Path, infos: Sequence[InstanceInfo], **extra: Any
     """
     path, records = Path(path), []
     for place, info in enumerate(infos):
-        given = {"id": info.id, "category": info.category, "score": info.score, "colour": info.colour}
+        given = {"id": info.id, "name": info.name, "category": info.category, "score": info.score}
+        given["colour"] = info.colour
         # Through the reader's checks, which also turn NumPy's numbers into Python's.
         info = _parse_instance(path, place, {**given, "aabb": info.box_world, "obb": info.obb_world})
-        record = {"id": info.id, "category": info.category, "score": info.score, "colour": info.colour}
+        record: dict[str, Any] = {"id": info.id}
+        if info.name:
+            record["name"] = info.name
+        record |= {"category": info.category, "score": info.score, "colour": info.colour}
         record["aabb"] = info.box_world
         if info.obb_world is not None:
             record["obb"] = info.obb_world
@@ -100,6 +108,9 @@ def _parse_instance(path: Path, place: int, record: Any) -> InstanceInfo:
     score, colour = record.get("score"), record.get("colour")
     if category is not None and not isinstance(category, str):
         raise InputError(f"{path}: category of instance {number} is {category!r}; write a name in quotes")
+    name = record.get("name")
+    if name is not None and not isinstance(name, str):
+        raise InputError(f"{path}: name of instance {number} is {name!r}; write it in quotes")
     if score is not None:
         (score,) = _parse_numbers(path, number, "score", [score], 1)
     if colour is not None:
@@ -114,9 +125,8 @@ def _parse_instance(path: Path, place: int, record: Any) -> InstanceInfo:
     box = boxes["aabb"]
     if box is not None and any(low > high for low, high in zip(box[:3], box[3:], strict=True)):
         raise InputError(f"{path}: aabb of instance {number} ends before it begins; write x1, y1, z1, x2, y2, z2")
-    return InstanceInfo(
-        number, category or "object", 1.0 if score is None else score, colour, boxes["aabb"], boxes["obb"]
-    )
+    score = 1.0 if score is None else score
+    return InstanceInfo(number, category or "object", score, colour, boxes["aabb"], boxes["obb"], name or "")
 
 
 def _parse_numbers(path: Path, number: int, key: str, values: Any, size: int) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,15 +58,22 @@ def write_scene_glb(
         InputError: the scene is empty.
     """
     config = config or SceneFilesConfig()
-    scene, parts = trimesh.Scene(), _parts(contents, frame, config)
+    parts = _parts(contents, frame, config)
     if not parts:
         raise InputError(f"{path}: nothing to show, no voxel has an opacity of {config.min_alpha}; lower min_alpha")
+    write_atomically(path, parts_as_glb(parts))
+
+
+def parts_as_glb(parts: Mapping[str, trimesh.Trimesh | trimesh.PointCloud]) -> bytes:
+    """A GLB with a node for each part, their colours as they are, without lights; the nodes turn z up into y up."""
+    scene = trimesh.Scene()
     for name, part in parts.items():
+        part = part.copy()
         part.visual.vertex_colors = _linear(np.asarray(part.visual.vertex_colors))  # type: ignore[union-attr]
         scene.add_geometry(part, node_name=name, geom_name=name, transform=_Y_UP)
     data = scene.export(file_type="glb", include_normals=False, tree_postprocessor=_without_lights)
     assert isinstance(data, bytes)
-    write_atomically(path, data)
+    return data
 
 
 def write_scene_plys(

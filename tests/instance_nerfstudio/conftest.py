@@ -28,6 +28,7 @@ CENTRES = np.array([[-0.45, 0.0, 0.0], [0.5, 0.1, 0.1]])
 RADII = np.array([0.45, 0.4])
 COLOURS = np.array([[70, 80, 90], [230, 40, 30], [30, 60, 220]], dtype=np.uint8)
 ANGLES = (0.0, 1.1, 2.2, 3.3, 0.0, 2.2)
+BALL_COLOURS = [[0.9, 0.9, 0.9], [0.8, 0.1, 0.1], [0.1, 0.2, 0.9]]
 HELD_OUT_VIEWS = 2  # the last ones; they repeat poses, because so short a training does not generalise
 
 
@@ -160,6 +161,44 @@ def fresh_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
     return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def put_balls(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`put_balls(model, centres, radii, ids)`: an analytic field of opaque balls in the scene frame, known exactly.
+
+    Ball k has the colour `BALL_COLOURS[k]` and the most likely class `ids[k]`; what lies outside is empty background.
+    """
+    import torch
+
+    def put(model: Any, centres: Any, radii: Any, ids: Sequence[int] = IDS, density: float = 500.0) -> None:
+        centres, radii = torch.as_tensor(centres).float(), torch.as_tensor(radii).float()
+        log_density = float(np.log(density / model.field.average_init_density))
+        colours = torch.tensor(BALL_COLOURS)
+        places = torch.tensor([0, *(model.instance_head.instance_ids.tolist().index(i) for i in ids)])
+
+        class Balls(torch.nn.Module):
+            def forward(self, normalized: Any) -> Any:
+                contracted = normalized * 4 - 2
+                norm = contracted.abs().max(dim=-1, keepdim=True).values
+                scene = torch.where(norm > 1, contracted / norm / (2 - norm).clamp(min=1e-9), contracted)
+                inside = (scene[:, None] - centres).norm(dim=-1) < radii
+                ball = torch.where(inside.any(dim=-1), inside.float().argmax(dim=-1) + 1, 0)
+                output = torch.zeros(len(normalized), 16)
+                output[:, 0] = torch.where(ball > 0, log_density, -30.0)
+                output[:, 1] = ball  # the first geometry feature
+                return output
+
+        def classes(positions: Any, geometry: Any) -> Any:
+            return torch.nn.functional.one_hot(places[geometry[..., 0].round().long()], 16).float()
+
+        model.field.mlp_base = Balls()
+        model.density_fns = [lambda points: model.field.density_fn(points)]  # an untrained network would find nothing
+        monkeypatch.setattr(model.field.mlp_head, "forward", lambda inputs: colours[inputs[:, 16].round().long()])
+        monkeypatch.setattr(model.instance_head, "forward", classes)
+        model.instance_head.classifier.weight.data = 20 * torch.eye(len(model.instance_head.instance_ids), 16)
+
+    return put
 
 
 @pytest.fixture(scope="session", name="write_scene")

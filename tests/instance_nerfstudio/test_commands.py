@@ -368,3 +368,45 @@ def test_head_trains_over_a_frozen_nerfacto(work: Path, nerfacto: Path) -> None:
     loss = scalars(run, "Train Loss Dict/instance_loss")
     assert min(loss) == 0  # a ready field needs no start step
     assert list(loss.values())[-1] < 0.9 * loss[0]
+
+
+def test_edits_are_honoured_by_later_commands(work: Path, trained: Path) -> None:
+    config = str(trained / "config.yml")
+    outputs = ["--load-config", config, "--image-format", "png", "--rendered-output-names", "rgb", "instances"]
+    call(work, "ns-render", "dataset", *outputs, "--output-path", "whole")
+    call(work, "instance-nerf", "edit", "--load-config", config, "--action", "merge", "--ids", str(BED), str(FURNITURE))
+    call(work, "instance-nerf", "edit", "--load-config", config, "--action", "hide", "--ids", str(WALLS))
+    try:
+        call(work, "ns-render", "dataset", *outputs, "--output-path", "edited")
+        colours = {i: colour_instances_uint8(np.array(i)) for i in NAMES}
+        for name in held_out(work):
+            whole, edited = (
+                np.asarray(Image.open(work / folder / "test" / "instances" / f"{name}.png"))
+                for folder in ("whole", "edited")
+            )
+            assert (whole == colours[WALLS]).all(-1).any()
+            assert not (edited == colours[WALLS]).all(-1).any()
+            assert not (edited == colours[FURNITURE]).all(-1).any()
+            photos = [np.asarray(Image.open(work / f / "test" / "rgb" / f"{name}.png")) for f in ("whole", "edited")]
+            assert photos[1].mean() < photos[0].mean() - 10  # empty space is black
+        arguments = ["--output-dir", "objects", "--resolution", "24", "--survey-size", "48"]
+        call(work, "ns-export", "instances", "--load-config", config, *arguments)
+        described = json.loads((work / "objects" / "instances.json").read_text())
+        assert [row["id"] for row in described["instances"]] == [BED]
+        assert described["files"].keys() == {str(BED)}
+
+        (trained / "instance_edits.json").write_text("{}")
+        done = subprocess.run(
+            [script("ns-render"), "dataset", *outputs, "--output-path", "broken"],
+            cwd=work,
+            env=environment(work / "torch"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+        assert "instance_edits.json" in done.stderr
+        assert "Traceback" not in done.stderr
+    finally:
+        (trained / "instance_edits.json").unlink()

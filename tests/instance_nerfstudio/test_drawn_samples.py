@@ -33,7 +33,7 @@ def compare_with_torch(device: str) -> None:
     index = torch.searchsorted(cumulated, quantiles).clamp(max=count - 1)[..., None]
     model = SimpleNamespace(field=SimpleNamespace(spatial_distortion=CubicContraction(order=float("inf"))))
     scene = samples.frustums.get_positions().take_along_dim(index, dim=1)
-    expected = InstanceNerfactoModel._normalized_positions(model, scene)  # type: ignore[arg-type]
+    expected = InstanceNerfactoModel.normalized_positions(model, scene)  # type: ignore[arg-type]
     torch.testing.assert_close(total, cumulated[:, -1])
     torch.testing.assert_close(drawn, geometry.take_along_dim(index, dim=1))
     torch.testing.assert_close(positions, expected, atol=1e-5, rtol=1e-5)

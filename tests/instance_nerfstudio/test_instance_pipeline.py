@@ -25,7 +25,7 @@ def render_the_truth(pipeline: InstancePipeline, monkeypatch: pytest.MonkeyPatch
     dataset, model = pipeline.datamanager.eval_dataset, pipeline.model
     render, labels = model.render, [dataset[i]["instances"] for i in range(len(dataset))]
 
-    def answer(camera):
+    def answer(camera, **_):
         same = (dataset.cameras.camera_to_worlds == camera.camera_to_worlds).flatten(1).all(1)
         return {**render(camera), "instance_ids": labels[int(same.nonzero())].clamp(min=0)}
 
@@ -36,7 +36,7 @@ def test_averages_and_their_names(trained):
     """Pictures are averaged over the views; instances are scored over all views at once."""
     averages = trained.pipeline.get_average_eval_image_metrics()
     assert set(averages) == PER_VIEW | SPEED | WHOLE_SCENE
-    views, scene = [], InstanceMetrics(trained.pipeline.categories)
+    views, scene = [], InstanceMetrics(trained.pipeline.category_numbers())
     for camera, batch in trained.pipeline.datamanager.fixed_indices_eval_dataloader:
         outputs = trained.pipeline.model.render(camera)
         views.append(trained.pipeline.model.get_image_metrics_and_images(outputs, batch)[0])
@@ -70,7 +70,7 @@ def test_ids_that_swap_between_views_cost_the_scene_and_not_the_views(trained, m
     render_the_truth(trained.pipeline, monkeypatch)
     render, calls = trained.pipeline.model.render, []
 
-    def swap_in_one_view(camera):
+    def swap_in_one_view(camera, **_):
         outputs = render(camera)
         calls.append(camera)
         if len(calls) == 1:
@@ -159,9 +159,9 @@ def test_one_image_and_one_batch_while_training(trained):
 
 
 def test_categories_come_from_instances_json(trained, monkeypatch):
-    assert trained.pipeline.categories == {1: 1, 300: 2}
+    assert trained.pipeline.category_numbers() == {1: 1, 300: 2}
     monkeypatch.setattr(trained.pipeline.datamanager, "instances", [])
-    assert trained.pipeline.categories is None
+    assert trained.pipeline.category_numbers() is None
 
 
 def held_out(pipeline: InstancePipeline) -> tuple[Tensor, Tensor, Tensor]:

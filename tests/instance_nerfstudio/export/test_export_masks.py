@@ -21,6 +21,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from instance_nerfstudio.edits.edits_file import EditsStore, RunIdentity
+from instance_nerfstudio.edits.instance_edits import Edit
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.export import atomic_folder as atomic_folder_module, writers as export_writers
 from instance_nerfstudio.export.coco_files import BACKGROUND_SEGMENT, bounding_boxes, encode_rle
@@ -67,6 +69,7 @@ class FakeModel:
         self.camera_optimizer = CameraOptimizer(CameraOptimizerConfig(mode=mode), num_train, "cpu")
         if mode != "off":
             torch.nn.init.uniform_(self.camera_optimizer.pose_adjustment, -0.1, 0.1)
+        self.edits_store = EditsStore(None, lambda: RunIdentity("fake", tuple(RECTANGLES)))
         self.rendered: list[Cameras] = []
         self.fail_at: int | None = None
         self.error: BaseException = KeyboardInterrupt()
@@ -86,6 +89,7 @@ class FakeModel:
         for i, (x1, y1, x2, y2) in RECTANGLES.items():
             inside = (point[:, 0] >= x1) & (point[:, 0] <= x2) & (point[:, 1] >= y1) & (point[:, 1] <= y2)
             ids[hit & inside] = i
+        ids = self.edits_store.current().merge_ids(ids)
         confidence = torch.zeros(len(point))
         for i, value in CONFIDENCE.items():
             confidence[ids == i] = value
@@ -617,3 +621,24 @@ def test_other_models_are_refused(tmp_path: Path, run: Callable[..., Path]) -> N
     with pytest.raises(InputError, match=r"missing\.yml: no such file"):
         run(pipeline, load_config=tmp_path / "missing.yml")
     assert not (tmp_path / "out").exists()
+
+
+def test_edits_name_colour_and_merge_what_is_exported(run: Callable[..., Path], tmp_path: Path) -> None:
+    pipeline = _pipeline(tmp_path / "scene", instances=(InstanceInfo(1, "rug"), InstanceInfo(300, "rug")))
+    edits = pipeline.model.edits_store
+    edits.apply(Edit("rename", (1,), "red rug"))
+    edits.apply(Edit("categorize", (65534,), "mat"))
+    edits.apply(Edit("recolour", (1,), (250, 10, 20)))
+    edits.apply(Edit("merge", (1, 300)))
+    edits.apply(Edit("hide", (65534,)))  # its matter is the model's affair, and this one has none
+    folder = run(pipeline, format=("png", "coco"))
+    infos = {info.id: info for info in read_instances_json(folder / "instances.json")}
+    assert set(infos) == {1}
+    assert (infos[1].name, infos[1].category, infos[1].colour) == ("red rug", "rug", (250, 10, 20))
+    names = {category["name"] for category in json.loads((folder / "coco.json").read_text())["categories"]}
+    assert names == {"rug", "mat"}
+    ids = _expected(pipeline, 0)
+    colour = np.asarray(Image.open(folder / "colour" / "a.png"))
+    assert (colour[(ids == 1) | (ids == 300)] == (250, 10, 20)).all()
+    assert np.array_equal(read_instance_mask(folder / "instance_masks" / "a.png") == 1, (ids == 1) | (ids == 300))
+    assert np.array_equal(colour[ids == 65534], colour_instances_uint8(ids[ids == 65534]))

@@ -68,7 +68,7 @@ def test_exports_join_the_stock_commands(
         _call_like_the_script(monkeypatch, "--help")
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in ("masks", "density", "pointcloud", "cameras"))
+    assert all(name in shown for name in ("masks", "instances", "density", "pointcloud", "cameras"))
 
 
 def test_masks_run(exporter: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,6 +90,15 @@ def test_density_runs(exporter: ModuleType, monkeypatch: pytest.MonkeyPatch) -> 
     arguments = ("--load-config", "c.yml", "--output", "o.npz", "--bbox", *box, "--format", "nerf-rpn")
     _call_like_the_script(monkeypatch, "density", *arguments)
     assert ran == [ExportDensity(Path("c.yml"), Path("o.npz"), bbox=(-1, 0, 0, 1, 2, 3), format="nerf-rpn")]
+
+
+def test_instances_run(exporter: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from instance_nerfstudio.export.export_instances import ExportInstances
+
+    ran: list[ExportInstances] = []
+    monkeypatch.setattr(ExportInstances, "main", lambda self: ran.append(self))
+    _call_like_the_script(monkeypatch, "instances", "--load-config", "c.yml", "--output-dir", "o", "--ids", "3", "5")
+    assert ran == [ExportInstances(Path("c.yml"), Path("o"), ids=(3, 5))]
 
 
 def test_stock_commands_still_run(exporter: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,172 @@
+"""`ns-export instances`: every object of a trained field by itself, as mesh, points, box and picture."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from instance_nerfstudio.errors import InputError
+from instance_nerfstudio.export.atomic_folder import atomic_folder
+from instance_nerfstudio.export.density_field import scene_from_world
+from instance_nerfstudio.export.instance_files import (
+    MESHES_FOLDER,
+    POINTS_FOLDER,
+    THUMBNAILS_FOLDER,
+    write_mesh,
+    write_points,
+    write_thumbnail,
+)
+from instance_nerfstudio.export.instance_mesh import InstanceMeshConfig, instance_mesh, surface_points
+from instance_nerfstudio.export.instance_survey import InstanceSurvey, survey_instances
+from instance_nerfstudio.masks.instances_json import INSTANCES_FILE, InstanceInfo, write_instances_json
+
+# All that an export can leave in its folder, and so all that --overwrite may delete.
+INSTANCES_ENTRIES = (MESHES_FOLDER, POINTS_FOLDER, THUMBNAILS_FOLDER, INSTANCES_FILE)
+
+
+@dataclass
+class ExportInstances:
+    """Export the objects of a trained instance-nerfacto one by one.
+
+    Each instance gets a coloured mesh of its own density (`meshes/`, GLB and PLY), points on it (`points/`, PLY) and a
+    picture of it alone (`thumbnails/`, PNG). `instances.json` describes them: category, score, box, files. Everything
+    is in the world frame of the data; the edits of the run are applied, and hidden instances are left out.
+    """
+
+    load_config: Path
+    """Path to the config YAML file of the trained run."""
+    output_dir: Path
+    """Folder to create. It appears when everything is exported, and not at all otherwise."""
+    ids: tuple[int, ...] = ()
+    """Instances to export; all that are shown when not given."""
+    resolution: int = 96
+    """Voxels along the longest side of an instance's box, from which its mesh is made; 512 at most."""
+    num_points: int = 20000
+    """Points on each mesh."""
+    thumbnail_size: int = 512
+    """Pixels of the longer side of the view from which a thumbnail is cut."""
+    survey_size: int = 160
+    """Pixels of the longer side of the training views in which the instances are looked for."""
+    max_views: int = 200
+    """Training views that are looked at, evenly chosen when there are more."""
+    eval_num_rays_per_chunk: int | None = None
+    """Rays rendered at once, if not as configured for the run: fewer need less memory."""
+    overwrite: bool = False
+    """Replace an earlier export in the output folder, once the new one is complete."""
+
+    def main(self) -> None:
+        """Loads the run and exports it.
+
+        Raises:
+            InputError: the run, the options or the output folder are unusable.
+        """
+        if not self.load_config.is_file():
+            raise InputError(f"{self.load_config}: no such file; give the config.yml of a run with --load-config")
+        for option, value, least, most in (
+            ("resolution", self.resolution, 8, 512),
+            ("num-points", self.num_points, 1, 10**7),
+            ("thumbnail-size", self.thumbnail_size, 16, 4096),
+            ("survey-size", self.survey_size, 16, 1024),
+            ("max-views", self.max_views, 1, 10**5),
+        ):
+            if not least <= value <= most:
+                raise InputError(f"--{option} {value}: must lie between {least} and {most}")
+        with atomic_folder(self.output_dir, self.overwrite, INSTANCES_ENTRIES) as folder:
+            # Loads every method: not before the options are known to be right.
+            from nerfstudio.utils.eval_utils import eval_setup
+
+            _, pipeline, _, _ = eval_setup(self.load_config, self.eval_num_rays_per_chunk, test_mode="inference")
+            columns = (TextColumn("{task.description:>20}"), BarColumn(bar_width=50), TimeElapsedColumn())
+            with Progress(*columns, console=CONSOLE) as progress:
+                infos, meshes = self.export(pipeline, folder, progress)
+        if meshes < len(infos):
+            missing = f"{len(infos) - meshes} of the instances are nowhere solid, and have no mesh"
+            CONSOLE.print(f"[yellow]{missing}.")
+        CONSOLE.print(
+            f"[bold green]:white_check_mark: {meshes} meshes of {len(infos)} instances: {self.output_dir}",
+            soft_wrap=True,
+        )
+
+    def export(self, pipeline: Any, folder: Path, progress: Progress) -> tuple[list[InstanceInfo], int]:
+        """Writes the instances into an existing, empty folder.
+
+        Args:
+            pipeline: a trained instance pipeline, in evaluation mode.
+            folder: gets all files.
+            progress: gets two tasks.
+
+        Returns:
+            What `instances.json` says, and how many of them have a mesh.
+
+        Raises:
+            InputError: the pipeline has no instance field, or not the ids that are asked for.
+        """
+        model, datamanager = pipeline.model, pipeline.datamanager
+        if not hasattr(model, "instance_head") or not model.config.use_instances:
+            raise InputError(f"{self.load_config}: has no instances; train with ns-train instance-nerfacto")
+        self._wanted(pipeline)  # not after minutes
+        task = progress.add_task("Looking for objects", total=1.0)
+        survey = survey_instances(
+            model,
+            datamanager.train_dataset.cameras,
+            self.survey_size,
+            self.max_views,
+            lambda share: progress.update(task, advance=share),
+        )
+        wanted = self._wanted(pipeline, survey)
+        task = progress.add_task("Meshes", total=max(1, len(wanted)))
+        files = {}
+        for info in wanted:
+            files[str(info.id)] = self.export_one(pipeline, folder, survey, info)
+            progress.update(task, advance=1)
+        write_instances_json(folder / INSTANCES_FILE, wanted, files=files)
+        return wanted, sum("glb" in written for written in files.values())
+
+    def export_one(self, pipeline: Any, folder: Path, survey: InstanceSurvey, info: InstanceInfo) -> dict[str, str]:
+        """Writes the files of one instance; returns their paths in `folder`."""
+        model, outputs = pipeline.model, pipeline.datamanager.train_dataparser_outputs
+        edits, name = model.edits_store.current(), f"{info.id:05d}"
+        parts = edits.parts(info.id)
+        mesh = instance_mesh(
+            model,
+            edits.merge_ids(model.instance_head.instance_ids) == info.id,
+            survey.surface(parts),
+            survey.views,
+            scene_from_world(outputs.dataparser_transform, outputs.dataparser_scale),
+            InstanceMeshConfig(resolution=self.resolution),
+        )
+        files: dict[str, str] = {}
+        if mesh is not None:
+            files |= write_mesh(folder, name, mesh)
+            files |= write_points(folder, name, *surface_points(mesh, self.num_points))
+        best = survey.best_view(parts)
+        if best is not None:
+            camera = deepcopy(survey.views.cameras[best : best + 1]).to("cpu")
+            files |= write_thumbnail(folder, name, model, camera, info.id, edits, self.thumbnail_size)
+        return files
+
+    def _wanted(self, pipeline: Any, survey: InstanceSurvey | None = None) -> list[InstanceInfo]:
+        edits = pipeline.model.edits_store.current()
+        infos = edits.describe(describe_run(pipeline, survey))
+        if unknown := sorted(set(self.ids) - {info.id for info in infos}):
+            raise InputError(f"--ids {unknown[0]}: the run has no such instance, or it was merged into another")
+        return [info for info in infos if (info.id in self.ids if self.ids else edits.shows(info.id))]
+
+
+def describe_run(pipeline: Any, survey: InstanceSurvey | None = None) -> list[InstanceInfo]:
+    """The instances of a run by id, before any edit: what the scene's `instances.json` and the survey say of them.
+
+    Without a survey, instances that the scene doesn't describe have no box and the score 1.
+    """
+    outputs = pipeline.datamanager.train_dataparser_outputs
+    ids = sorted(i for i in pipeline.model.instance_head.instance_ids.tolist() if i > 0)
+    known = {info.id: info for info in pipeline.datamanager.instances}
+    infos = [known.get(i, InstanceInfo(i)) for i in ids]
+    if survey is None:
+        return infos
+    to_scene = scene_from_world(outputs.dataparser_transform, outputs.dataparser_scale)
+    return survey.describe(infos, known, np.linalg.inv(to_scene))
