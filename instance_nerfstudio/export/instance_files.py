@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from nerfstudio.cameras.cameras import Cameras
+from scipy import ndimage
 
 from instance_nerfstudio.edits.instance_edits import InstanceEdits
 from rcnn.safe_files import write_atomically, write_rgb_png
@@ -61,11 +62,13 @@ def write_thumbnail(
     longest = max(int(camera.height.max()), int(camera.width.max()))
     camera.rescale_output_resolution(size / longest, scale_rounding_mode="round")
     outputs = model.render(camera.to(model.device), edits=alone)
-    shown = (outputs["instance_ids"][..., 0] == instance).nonzero()
-    if not len(shown):
+    shown = (outputs["instance_ids"][..., 0] == instance).cpu().numpy()
+    if not shown.any():
         return {}
-    top, left = (int(v) for v in shown.min(dim=0).values)
-    bottom, right = (int(v) + 1 for v in shown.max(dim=0).values)
+    pieces: np.ndarray = ndimage.label(shown)[0]  # type: ignore[assignment,index]
+    # Labels leak to a few pixels elsewhere: the largest piece is cut out.
+    rows, columns = np.nonzero(pieces == 1 + np.bincount(pieces.ravel())[1:].argmax())
+    top, bottom, left, right = int(rows.min()), int(rows.max()) + 1, int(columns.min()), int(columns.max()) + 1
     if min(bottom - top, right - left) < 1 or max(bottom - top, right - left) < _SMALLEST_THUMBNAIL:
         return {}
     picture = (outputs["rgb"][top:bottom, left:right].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
