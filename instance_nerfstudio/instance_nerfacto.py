@@ -32,7 +32,7 @@ from instance_nerfstudio.evaluation.metrics import view_metrics
 from instance_nerfstudio.frozen_field.radiance_checkpoint import check_parameter_layout, is_resumed, load_radiance
 from instance_nerfstudio.fused_mlp import use_fused_mlps
 from instance_nerfstudio.fused_proposals import proposals_fit
-from instance_nerfstudio.hash_grids.hash_grid import CubicContraction, use_hash_grids
+from instance_nerfstudio.hash_grids.hash_grid import use_hash_grids
 from instance_nerfstudio.hash_grids.implementation import (
     Implementation,
     WantedImplementation,
@@ -40,20 +40,17 @@ from instance_nerfstudio.hash_grids.implementation import (
     in_nerfstudios_terms,
 )
 from instance_nerfstudio.instance_head import InstanceHeadConfig
+from instance_nerfstudio.instance_objective import instance_losses
+from instance_nerfstudio.instance_outputs import instance_outputs
 from instance_nerfstudio.instance_pixel_sampler import InstancePixelSampler
 from instance_nerfstudio.instance_voxels import InstanceVoxels
-from instance_nerfstudio.losses import instance_cross_entropy, label_regularization
 from instance_nerfstudio.memory_chunks import in_chunks
 from instance_nerfstudio.radiance_outputs import radiance_outputs
 from instance_nerfstudio.side_stream import SideStream
 from instance_nerfstudio.viewer.instance_panel import InstancePanel
-from instance_nerfstudio.weight_quantiles import weight_quantiles
 from rcnn.instance_palette import overlay
 
 _NO_EDITS = InstanceEdits()
-
-INSTANCE_LOSSES = ("instance_loss", "label_regularization", "voxel_loss")
-"""Losses whose gradients reach the instance head alone."""
 
 
 @dataclass
@@ -213,7 +210,7 @@ class InstanceNerfactoModel(NerfactoModel):
             outputs, ray_samples, weights, geometry = radiance_outputs(self, ray_bundle)
         if self.config.use_instances and (self.instances_active or not self.training):
             with self._aside(ray_samples, weights, geometry):
-                outputs |= self._instance_outputs(ray_samples, weights, geometry)
+                outputs |= instance_outputs(self, ray_samples, weights, geometry)
         whole = outputs.pop("whole_accumulation", None)
         if whole is not None and "instance_ids" in outputs:
             nothing = hits_nothing(outputs["accumulation"], whole)
@@ -223,45 +220,6 @@ class InstanceNerfactoModel(NerfactoModel):
     def _aside(self, *inputs: Any) -> AbstractContextManager[None]:
         """Where the head, which never changes the field, works beside it; see `SideStream`."""
         return nullcontext() if self.side_stream is None else self.side_stream.aside(*inputs)
-
-    def _instance_outputs(
-        self,
-        ray_samples: RaySamples,
-        weights: Float[Tensor, "rays samples 1"],
-        geometry: Float[Tensor, "rays samples features"],
-    ) -> dict[str, Tensor]:
-        """Logits in training; ids and confidences in evaluation."""
-        weights, geometry = weights.detach(), geometry.detach()
-        if self.training and 0 < self.config.instance_samples_per_ray < weights.shape[1]:
-            positions, geometry, total = self._draw_samples(ray_samples, weights[..., 0], geometry)
-            features = self.instance_head(positions, geometry).mean(dim=-2) * total[:, None]
-        else:
-            positions = self.normalized_positions(ray_samples.frustums.get_positions().detach())
-            features = torch.bmm(weights.transpose(1, 2), self.instance_head(positions, geometry))[:, 0]
-        if self.training:
-            return {"instance_logits": self.instance_head.classify(features)}
-        edits = self.class_edits
-        ids, confidence = self.instance_head.predict(features, edits and edits.groups, edits and edits.shown)
-        logits = {"instance_logits": self.instance_head.classify(features)} if self.keep_logits else {}
-        return logits | {"instance_confidence": confidence, "instance_ids": ids}
-
-    @torch.no_grad()
-    def _draw_samples(
-        self,
-        ray_samples: RaySamples,
-        weights: Float[Tensor, "rays all"],
-        geometry: Float[Tensor, "rays all features"],
-    ) -> tuple[Float[Tensor, "rays samples 3"], Float[Tensor, "rays samples features"], Float[Tensor, " rays"]]:
-        """Some samples of each ray, drawn by their weights: normalised positions, geometry features; summed weights."""
-        draws = self.config.instance_samples_per_ray
-        contracted = type(self.field.spatial_distortion) is CubicContraction
-        if self.implementation == "triton" and weights.is_cuda and contracted:
-            from instance_nerfstudio.drawn_samples_triton import draw_samples
-
-            return draw_samples(weights, torch.rand(len(weights), draws, device=weights.device), ray_samples, geometry)
-        index, total = weight_quantiles(weights, draws, jitter=True)
-        positions = ray_samples.frustums.get_positions().take_along_dim(index[..., None], dim=1)
-        return self.normalized_positions(positions), geometry.take_along_dim(index[..., None], dim=1), total
 
     @torch.no_grad()
     def field_samples(
@@ -322,36 +280,8 @@ class InstanceNerfactoModel(NerfactoModel):
         losses = {} if "rgb" not in outputs or self.frozen else super().get_loss_dict(outputs, batch, metrics_dict)
         if "instance_logits" in outputs:
             with self._aside(batch):
-                losses |= self._instance_losses(outputs, batch)
+                losses |= instance_losses(self, outputs, batch)
         return losses
-
-    def _instance_losses(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The losses of `INSTANCE_LOSSES` that are on."""
-        losses: dict[str, Tensor] = {}
-        logits = outputs["instance_logits"]
-        if self.config.use_instance_loss:
-            losses["instance_loss"] = self.config.instance_loss_mult * instance_cross_entropy(
-                logits, self.instance_targets(batch)
-            )
-        if self.config.use_label_regularization and batch.get("patch_rays", 0):
-            size = batch["patch_size"]
-            patches = (-1, size, size)
-            losses["label_regularization"] = self.config.label_regularization_mult * label_regularization(
-                logits[: batch["patch_rays"]].view(*patches, logits.shape[-1]),
-                outputs["expected_depth"][: batch["patch_rays"]].view(patches),
-                self.config.label_regularization_depth_edge,
-            )
-        if self.voxels is not None:
-            losses["voxel_loss"] = self.voxel_loss()
-        return losses
-
-    def voxel_loss(self) -> Float[Tensor, ""]:
-        """Weighted cross-entropy of random voxels of `instance_voxels` (Instance-NeRF, eq. 7)."""
-        assert self.voxels is not None
-        points, labels = self.voxels.sample(self.config.voxels_per_batch)
-        return self.config.voxel_loss_mult * instance_cross_entropy(
-            self.instance_logits_at(points), self.instance_head.targets(labels)
-        )
 
     def instance_targets(self, batch: dict[str, Any]) -> Int[Tensor, " rays"]:
         """Logit index of each ray's label, -1 without one; kept in the batch, as metrics and losses both ask."""

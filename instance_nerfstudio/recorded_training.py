@@ -10,7 +10,7 @@ from nerfstudio.utils.misc import step_check
 from torch import Tensor
 
 from instance_nerfstudio.cuda_graph import RecordedStep, make_recordable
-from instance_nerfstudio.instance_nerfacto import INSTANCE_LOSSES
+from instance_nerfstudio.instance_objective import INSTANCE_LOSSES
 from instance_nerfstudio.side_stream import SideStream
 
 if TYPE_CHECKING:

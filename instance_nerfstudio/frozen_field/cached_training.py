@@ -18,6 +18,7 @@ from torch import Tensor
 from instance_nerfstudio.cuda_graph import RecordedStep, make_recordable
 from instance_nerfstudio.frozen_field.cached_pixels import CachedPixels, choose_pixels
 from instance_nerfstudio.frozen_field.sample_cache import SampleCache, cache_samples
+from instance_nerfstudio.instance_objective import voxel_loss
 from instance_nerfstudio.losses import instance_cross_entropy
 from instance_nerfstudio.memory_chunks import in_chunks
 
@@ -170,7 +171,7 @@ class CachedTraining:
         logits = self.head.classify(self.samples.features(model, rows))
         losses = {"instance_loss": model.config.instance_loss_mult * instance_cross_entropy(logits, targets)}
         if model.voxels is not None:
-            losses["voxel_loss"] = model.voxel_loss()
+            losses["voxel_loss"] = voxel_loss(model)
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         if self.max_norm is not None:

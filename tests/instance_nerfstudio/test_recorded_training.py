@@ -9,7 +9,7 @@ from nerfstudio.engine.callbacks import TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer
 from nerfstudio.scripts.train import _set_random_seed
 
-from instance_nerfstudio.instance_nerfacto import INSTANCE_LOSSES
+from instance_nerfstudio.instance_objective import INSTANCE_LOSSES
 from instance_nerfstudio.recorded_training import RecordedTraining, why_not_recorded
 
 
