@@ -36,7 +36,7 @@ class InstanceGrid:
             raise ValueError("bbox_min must lie below bbox_max in every axis")
 
     @staticmethod
-    def of(instances: SceneInstances, frame: GridFrame, min_score: float = 0.5) -> InstanceGrid:
+    def of(instances: SceneInstances, frame: GridFrame, min_score: float = 0.4) -> InstanceGrid:
         """The instances of a detector with a score above `min_score`; of several, the best has a voxel."""
         kept = instances.select(instances.scores > min_score).to("cpu")
         shape = np.array(kept.masks.shape)

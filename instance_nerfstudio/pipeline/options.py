@@ -46,7 +46,7 @@ class DetectOptions:
     """3D instances from elsewhere (.npz as `nerf-rcnn predict` writes it), instead of detecting."""
     detector: Path | None = None
     """detector.safetensors of a NeRF-RCNN; the one that comes with this package when not given."""
-    detector_min_score: float = 0.5
+    detector_min_score: float = 0.4
     """Detected objects below are left out."""
 
 

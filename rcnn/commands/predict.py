@@ -44,7 +44,7 @@ class Predict:
     top: int = 300
     """Objects of a scene, the best ones."""
     min_score: float | None = None
-    """Objects below are left out; 0.5 when not given, and 0 with a NeRF-RPN."""
+    """Objects below are left out; 0.4 when not given, and 0 with a NeRF-RPN."""
     tile: int | None = None
     """For scenes of several rooms: look at the grid in overlapping parts of so many voxels along each side."""
     look: Literal["none", "png", "glb", "ply"] | None = None
@@ -101,7 +101,7 @@ class Predict:
         from rcnn.detecting import find_instances
         from rcnn.instances import write_instances
 
-        least = 0.5 if self.min_score is None else self.min_score
+        least = 0.4 if self.min_score is None else self.min_score
         for scene, output in zip(with_progress(samples(scenes), len(scenes), "Detecting"), outputs, strict=True):
             found = find_instances(model, scene.features.to(device), self.tile)
             if found.remark is not None:
