@@ -17,10 +17,6 @@ from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-if __name__ == "__main__":
-    # A script's folder comes first, and there a benchmark has the name of the package roi_align3d.
-    sys.path.append(sys.path.pop(0))
-
 import numpy as np
 import tyro
 from lifting_rooms import (
@@ -45,6 +41,10 @@ from instance_nerfstudio.lift import (
     settle,
 )
 from instance_nerfstudio.lift.association_scores import AssociationScores, association_scores
+
+if __name__ == "__main__":
+    # A script's folder comes first, and there a benchmark has the name of the package roi_align3d.
+    sys.path.pop(0)
 
 
 @dataclass
