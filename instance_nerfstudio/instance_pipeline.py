@@ -39,6 +39,10 @@ class InstancePipelineConfig(VanillaPipelineConfig):
     run_folder: Path | None = None
     """Folder of the run, which holds the edits of its instances; set by the trainer's configuration."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What config.yml keeps: not where the run is now, since it may be opened elsewhere.
+        return {name: value for name, value in self.__dict__.items() if name != "run_folder"}
+
 
 class InstancePipeline(VanillaPipeline):
     """Evaluates instances beside pictures: per view, and over all views as one scene."""
