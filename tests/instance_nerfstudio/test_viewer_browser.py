@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from conftest import shrunken_config, train
+from ball_scene import shrunken_config, train
 from PIL import Image
 from scipy import ndimage
 from test_commands import NAMES, environment, make_tiny_room, script

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from conftest import BALL_COLOURS, CENTRES, IDS, RADII
+from ball_scene import BALL_COLOURS, CENTRES, IDS, RADII
 from nerfstudio.cameras.cameras import Cameras
 from PIL import Image
 from rich.progress import Progress

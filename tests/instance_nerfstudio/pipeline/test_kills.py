@@ -47,7 +47,11 @@ def _before(stage: str, undisturbed: Path, folder: Path) -> None:
 
 def _start(source: Path, folder: Path, seconds: float = SECONDS) -> subprocess.Popen:
     command = [sys.executable, stub_stages.__file__, str(source), str(folder), str(seconds)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # What a shell starts in the background ignores interrupts, and so would its children.
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def _wait_for(stage: str, folder: Path) -> None:
