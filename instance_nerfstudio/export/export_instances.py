@@ -22,6 +22,7 @@ from instance_nerfstudio.export.instance_files import (
 )
 from instance_nerfstudio.export.instance_mesh import InstanceMeshConfig, instance_mesh, surface_points
 from instance_nerfstudio.export.instance_survey import InstanceSurvey, survey_instances
+from instance_nerfstudio.load_run import load_run
 from instance_nerfstudio.masks.instances_json import INSTANCES_FILE, InstanceInfo, write_instances_json
 
 # All that an export can leave in its folder, and so all that --overwrite may delete.
@@ -76,10 +77,7 @@ class ExportInstances:
             if not least <= value <= most:
                 raise InputError(f"--{option} {value}: must lie between {least} and {most}")
         with atomic_folder(self.output_dir, self.overwrite, INSTANCES_ENTRIES) as folder:
-            # Loads every method: not before the options are known to be right.
-            from nerfstudio.utils.eval_utils import eval_setup
-
-            _, pipeline, _, _ = eval_setup(self.load_config, self.eval_num_rays_per_chunk, test_mode="inference")
+            pipeline = load_run(self.load_config, self.eval_num_rays_per_chunk)
             columns = (TextColumn("{task.description:>20}"), BarColumn(bar_width=50), TimeElapsedColumn())
             with Progress(*columns, console=CONSOLE) as progress:
                 infos, meshes = self.export(pipeline, folder, progress)

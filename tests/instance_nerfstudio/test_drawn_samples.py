@@ -1,12 +1,10 @@
 """Samples drawn by the fused kernel against those of plain torch."""
 
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from kernel_interpreter import run_interpreted
 from nerfstudio.cameras.rays import RayBundle
 
 from instance_nerfstudio.hash_grids.hash_grid import CubicContraction
@@ -41,11 +39,7 @@ def compare_with_torch(device: str) -> None:
 
 
 def test_kernel_in_the_interpreter() -> None:
-    pytest.importorskip("triton")
-    # Triton reads the variable when it is imported, so it needs a process that has not imported it yet.
-    result = subprocess.run(
-        [sys.executable, __file__], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
-    )
+    result = run_interpreted(__file__)
     assert "kernel agrees" in result.stdout, result.stderr[-2000:]
 
 

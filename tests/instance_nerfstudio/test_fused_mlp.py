@@ -1,11 +1,8 @@
 """The fused MLP against nerfstudio's own, layer by layer."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
+from kernel_interpreter import run_interpreted
 from nerfstudio.field_components.mlp import MLP
 from torch import nn
 
@@ -40,11 +37,7 @@ def compare_with_torch(device: str) -> None:
 
 
 def test_kernel_in_the_interpreter() -> None:
-    pytest.importorskip("triton")
-    # Triton reads the variable when it is imported, so it needs a process that has not imported it yet.
-    result = subprocess.run(
-        [sys.executable, __file__], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
-    )
+    result = run_interpreted(__file__)
     assert "kernels agree" in result.stdout, result.stderr[-2000:]
 
 

@@ -1,12 +1,10 @@
 """The fused proposal networks against nerfstudio's own networks and samplers, step by step."""
 
-import os
-import subprocess
-import sys
 from typing import Any, cast
 
 import pytest
 import torch
+from kernel_interpreter import run_interpreted
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.field_components.spatial_distortions import SceneContraction
 from nerfstudio.fields.density_fields import HashMLPDensityField
@@ -88,11 +86,7 @@ def compare_with_nerfstudio(device: str) -> None:
 
 
 def test_kernels_in_the_interpreter() -> None:
-    pytest.importorskip("triton")
-    # Triton reads the variable when it is imported, so it needs a process that has not imported it yet.
-    result = subprocess.run(
-        [sys.executable, __file__], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
-    )
+    result = run_interpreted(__file__)
     assert "kernels agree" in result.stdout, result.stderr[-2000:]
 
 

@@ -1,12 +1,10 @@
 """The hash grid against nerfstudio's own torch encoding, forward and backward."""
 
-import os
-import subprocess
-import sys
 from copy import deepcopy
 
 import pytest
 import torch
+from kernel_interpreter import run_interpreted
 from nerfstudio.field_components.encodings import HashEncoding
 from nerfstudio.field_components.spatial_distortions import SceneContraction
 from torch import Tensor
@@ -173,11 +171,7 @@ def compare_types_and_second_derivatives(device: str) -> None:
 
 
 def test_triton_kernels_in_the_interpreter() -> None:
-    pytest.importorskip("triton")
-    # Triton reads the variable when it is imported, so it needs a process that has not imported it yet.
-    result = subprocess.run(
-        [sys.executable, __file__], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
-    )
+    result = run_interpreted(__file__)
     assert "kernels agree" in result.stdout, result.stderr[-2000:]
 
 
