@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from instance_nerfstudio.device_pool import run_on_devices
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.fit_grids import GridFitConfig, fit_room, is_fitted, write_table
+from instance_nerfstudio.item_progress import item_progress
 
 
 def fit_grids(
@@ -47,15 +48,8 @@ def fit_grids(
     waiting = [room for room in found if overwrite or not is_fitted(room, config)]
     write_table(table, found)
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description:>20}"),
-        BarColumn(bar_width=50),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
     failures: list[str] = []
-    with Progress(*columns, console=console) as progress:
+    with item_progress(console) as progress:
         task = progress.add_task("Rooms", total=len(found), completed=len(found) - len(waiting))
         kind = torch.device(devices[0]).type
         if devices in (["cpu"], ["cuda"], ["cuda:0"]):

@@ -48,6 +48,7 @@ class Detectron2Source:
         device: where it runs.
         table: what classes are called here; its `names` stand in where detectron2 has none for the data set.
         config: which masks become segments.
+        settings: what else the result depends on.
 
     Raises:
         InputError: detectron2, Mask2Former or a file is missing, or the weights do not fit.

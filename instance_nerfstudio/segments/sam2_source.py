@@ -45,6 +45,7 @@ class Sam2Source:
         device: where it runs.
         table: what classes are called here.
         config: which masks of the grid become segments.
+        settings: what else the result depends on.
 
     Raises:
         InputError: transformers or the checkpoint is missing, or it is of another kind.

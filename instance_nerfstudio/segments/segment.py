@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from instance_nerfstudio.errors import InputError
+from instance_nerfstudio.item_progress import item_progress
 from instance_nerfstudio.masks.instance_masks import UNLABELLED
 from instance_nerfstudio.segments.class_table import ClassTable, load_class_table
 from instance_nerfstudio.segments.photos import Photo, name_photos
@@ -52,20 +52,13 @@ def segment_images(
     config = config or SegmentConfig()
     photos = name_photos(images)
     source = make_source(config, device)
-    columns = (
-        TextColumn("{task.description:>20}"),
-        BarColumn(bar_width=50),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
     again = config.source == "folder"  # its files may have changed, and are read in no time
     try:
         with SegmentsWriter(out, source.info, config.replace) as writer:
             if progress is not None:
                 _segment_missing(photos, source, writer, again, progress)
             else:
-                with Progress(*columns, console=Console(stderr=True)) as bar:
+                with item_progress() as bar:
                     _segment_missing(photos, source, writer, again, bar)
     except OSError as error:
         file, reason = error.filename or out, error.strerror or error

@@ -34,6 +34,7 @@ class TorchvisionSource:
         device: where it runs.
         table: what classes are called here.
         config: which masks become segments.
+        settings: what else the result depends on.
 
     Raises:
         InputError: the weights are missing or damaged.

@@ -40,6 +40,7 @@ class TransformersSource:
         device: where it runs.
         table: what classes are called here.
         config: which masks become segments.
+        settings: what else the result depends on.
 
     Raises:
         InputError: transformers or the checkpoint is missing, or it is of another kind.
