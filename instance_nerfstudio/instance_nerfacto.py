@@ -1,34 +1,28 @@
 """`instance-nerfacto`: nerfacto with an instance head that never changes the radiance field."""
 
 import math
-import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
-from nerfstudio.cameras.cameras import Cameras
+from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle, RaySamples
-from nerfstudio.data.scene_box import OrientedBox, SceneBox
+from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.model_components.losses import (
     distortion_loss,
 )
 from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
-from nerfstudio.utils import colormaps
 from torch import Tensor
 from torch.nn import Parameter
 
-from instance_nerfstudio.compat import UnavailableLPIPS, lpips_without_download
-from instance_nerfstudio.edits.edits_file import EditsStore, RunIdentity
+from instance_nerfstudio.compat import lpips_without_download
 from instance_nerfstudio.edits.hidden_matter import hits_nothing
-from instance_nerfstudio.edits.instance_edits import ClassEdits, InstanceEdits
 from instance_nerfstudio.errors import InputError
-from instance_nerfstudio.evaluation.metrics import view_metrics
 from instance_nerfstudio.frozen_field.radiance_checkpoint import check_parameter_layout, is_resumed, load_radiance
 from instance_nerfstudio.fused_mlp import use_fused_mlps
 from instance_nerfstudio.fused_proposals import proposals_fit
@@ -39,7 +33,8 @@ from instance_nerfstudio.hash_grids.implementation import (
     choose_implementation,
     in_nerfstudios_terms,
 )
-from instance_nerfstudio.instance_head import InstanceHeadConfig
+from instance_nerfstudio.instance_head import InstanceHead, InstanceHeadConfig
+from instance_nerfstudio.instance_model import InstanceModel, InstanceOptions
 from instance_nerfstudio.instance_objective import instance_losses
 from instance_nerfstudio.instance_outputs import instance_outputs
 from instance_nerfstudio.instance_pixel_sampler import InstancePixelSampler
@@ -47,14 +42,10 @@ from instance_nerfstudio.instance_voxels import InstanceVoxels
 from instance_nerfstudio.memory_chunks import in_chunks
 from instance_nerfstudio.radiance_outputs import radiance_outputs
 from instance_nerfstudio.side_stream import SideStream
-from instance_nerfstudio.viewer.instance_panel import InstancePanel
-from rcnn.instance_palette import overlay
-
-_NO_EDITS = InstanceEdits()
 
 
 @dataclass
-class InstanceNerfactoModelConfig(NerfactoModelConfig):
+class InstanceNerfactoModelConfig(InstanceOptions, NerfactoModelConfig):
     """nerfacto's options plus those of the instance head."""
 
     _target: type = field(default_factory=lambda: InstanceNerfactoModel)
@@ -63,52 +54,32 @@ class InstanceNerfactoModelConfig(NerfactoModelConfig):
     """Hash grids and MLPs by tiny-cuda-nn, in Triton and torch, or in torch; `auto`: the first of them that works."""
     instance_head: InstanceHeadConfig = field(default_factory=InstanceHeadConfig)
     """Size of the instance head."""
-    use_instances: bool = True
-    """Train the instance head; off leaves plain nerfacto."""
-    instance_start_step: int = 2000
-    """Step from which the instance head trains: before it, geometry is too vague to hang labels on."""
     radiance_checkpoint: Path | None = None
     """A trained nerfacto run (its folder, config.yml or .ckpt) to keep frozen while only the instance head trains."""
     instance_samples_per_ray: int = 16
     """Samples of a ray that the head sees in training, drawn by their weights; 0 takes all. Rendering uses all."""
-    use_instance_loss: bool = True
-    """Whether the cross-entropy over labelled pixels is on."""
-    instance_loss_mult: float = 1.0
-    """Weight of the cross-entropy."""
     use_label_regularization: bool = False
     """Whether neighbouring pixels without a depth edge between them are drawn to the same label."""
     label_regularization_mult: float = 0.001
     """Weight of the label regularization."""
     label_regularization_depth_edge: float = 0.03
     """Relative depth step between neighbouring pixels that counts as an edge."""
-    instance_voxels: Path | None = None
-    """Detector output (.npz, world units) whose 3D masks supervise the instance field directly."""
     use_voxel_loss: bool = True
     """Whether the cross-entropy over the voxels of `instance_voxels` is on."""
     voxel_loss_mult: float = 0.1
     """Weight of the voxel cross-entropy."""
     voxels_per_batch: int = 2048
     """Voxels drawn per iteration."""
-    overlay_opacity: float = 0.5
-    """Opacity of the instance colours over the photo in `instances_overlay`."""
-    hidden_instances: tuple[int, ...] = ()
-    """Ids whose matter is not rendered, beside those that the edits of the run hide."""
-    isolated_instances: tuple[int, ...] = ()
-    """Ids whose matter alone is rendered, unless the edits of the run say otherwise; empty for all."""
 
 
-class InstanceNerfactoModel(NerfactoModel):
+class InstanceNerfactoModel(InstanceModel, NerfactoModel):
     """nerfacto (Tancik et al. 2023) with the instance field of Instance-NeRF (Liu et al. 2023).
 
     Volume rendering weights and geometry features reach the head detached, so RGB trains as in nerfacto.
-
-    Outputs of a camera, beside nerfacto's: `instances` (palette colour), `instances_overlay` (the same over the photo)
-    and `instance_confidence` (calibrated probability of the most likely instance). `render` adds `instance_ids`.
     """
 
     config: InstanceNerfactoModelConfig
-    edits_store: EditsStore
-    """The edits of this run; the pipeline knows where they are."""
+    instance_head: InstanceHead
 
     def populate_modules(self) -> None:
         device = self.kwargs.get("device", "cpu")
@@ -123,15 +94,8 @@ class InstanceNerfactoModel(NerfactoModel):
         )
         self.world_to_scene = (metadata["dataparser_transform"], metadata["dataparser_scale"])
         self.voxels: InstanceVoxels | None = None
-        self.instances_active = False
         self.side_stream: SideStream | None = None  # where the head trains, if not in line with the field
-        self.run_name, self._rendering = "", threading.local()
-        start = InstanceEdits(
-            hidden=frozenset(self.config.hidden_instances), isolated=frozenset(self.config.isolated_instances)
-        )
-        self.edits_store = EditsStore(None, self.identity, start)
-        self.instance_panel = InstancePanel(self)  # nerfstudio's viewer looks for it among the attributes
-        self.keep_logits = False  # evaluation keeps `instance_logits` only where they are asked for: K floats per ray
+        self.add_instance_state(self.config)
         use_hash_grids(
             self,
             input_gradients=self.config.camera_optimizer.mode != "off" or self.config.predict_normals,
@@ -148,17 +112,7 @@ class InstanceNerfactoModel(NerfactoModel):
                 module.requires_grad_(False)
 
     @property
-    def class_edits(self) -> ClassEdits | None:
-        """What is edited in the picture that this thread renders: the viewer has a thread per browser."""
-        return getattr(self._rendering, "class_edits", None)
-
-    def identity(self) -> RunIdentity:
-        """What the file with the run's edits must be of."""
-        return RunIdentity(self.run_name, tuple(i for i in self.instance_head.instance_ids.tolist() if i > 0))
-
-    @property
     def frozen(self) -> bool:
-        """Whether the radiance field comes from another run and stays as it is."""
         return self.config.radiance_checkpoint is not None
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
@@ -180,14 +134,7 @@ class InstanceNerfactoModel(NerfactoModel):
             trainer.config.save_config()
         if self.config.radiance_checkpoint is not None and not is_resumed(trainer.config):
             load_radiance(self, self.config.radiance_checkpoint)
-        known = set(self.instance_head.instance_ids.tolist())
-        unknown = set(self.kwargs["metadata"]["instance_ids"].tolist()) - known
-        if self.config.use_instances and unknown:
-            raise InputError(
-                f"{trainer.config.load_dir or trainer.config.load_checkpoint}: its instance head does not know the ids "
-                f"{sorted(unknown)[:10]} of the masks; train a new head on it with "
-                "--pipeline.model.radiance-checkpoint"
-            )
+        self.check_ids(trainer.config, "train a new head on it with --pipeline.model.radiance-checkpoint")
         if self.config.use_instances and self.config.use_voxel_loss and self.config.instance_voxels is not None:
             self.voxels = InstanceVoxels(self.config.instance_voxels, *self.world_to_scene).to(self.device)
 
@@ -283,46 +230,6 @@ class InstanceNerfactoModel(NerfactoModel):
                 losses |= instance_losses(self, outputs, batch)
         return losses
 
-    def instance_targets(self, batch: dict[str, Any]) -> Int[Tensor, " rays"]:
-        """Logit index of each ray's label, -1 without one; kept in the batch, as metrics and losses both ask."""
-        if "instance_targets" not in batch:
-            batch["instance_targets"] = self.instance_head.targets(batch["instances"][..., 0].to(self.device))
-        return batch["instance_targets"]
-
-    @contextmanager
-    def edited(self, edits: InstanceEdits | None = None) -> Iterator[InstanceEdits]:
-        """While open, what the model renders is edited, and it is in evaluation mode.
-
-        Args:
-            edits: these instead of those of the run.
-
-        Raises:
-            InputError: the file with the edits is unusable.
-        """
-        edits = self.edits_store.current() if edits is None else edits
-        training = self.training
-        if training:
-            self.eval()
-        if edits != _NO_EDITS:
-            self._rendering.class_edits = ClassEdits.of(edits, self.instance_head.instance_ids)
-        try:
-            yield edits
-        finally:
-            self._rendering.class_edits = None
-            if training:
-                self.train()
-
-    @torch.no_grad()
-    def render(
-        self, camera: Cameras, obb_box: OrientedBox | None = None, edits: InstanceEdits | None = None
-    ) -> dict[str, Tensor]:
-        """All outputs of one camera, with `instance_ids` int32 (H, W, 1), which `get_outputs_for_camera` leaves out.
-
-        The edits of the run are applied, or those that are given.
-        """
-        with self.edited(edits):
-            return super().get_outputs_for_camera(camera, obb_box)
-
     @torch.no_grad()
     def get_outputs_for_camera_ray_bundle(self, camera_ray_bundle: RayBundle) -> dict[str, Tensor]:
         # As nerfstudio's, but pictures that do not fit into memory go on in smaller chunks, and so do all that follow.
@@ -341,42 +248,9 @@ class InstanceNerfactoModel(NerfactoModel):
         fitted = in_chunks(march, height * width, chunk, "lower --pipeline.model.eval-num-rays-per-chunk")
         if fitted < chunk:
             self.config.eval_num_rays_per_chunk = fitted
-        outputs = {name: torch.cat(values).view(height, width, -1) for name, values in parts.items()}
-        if "instance_ids" in outputs:  # coloured at once: a colour takes fifty launches, however many pixels it has
-            ids = outputs["instance_ids"][..., 0]
-            edits = _NO_EDITS if self.class_edits is None else self.class_edits.edits
-            outputs["instances"] = edits.colour(ids)
-            outputs["instances_overlay"] = overlay(
-                outputs["rgb"], ids, self.config.overlay_opacity, colours=outputs["instances"]
-            )
-        return outputs
+        return {name: torch.cat(values).view(height, width, -1) for name, values in parts.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         # nerfstudio would go on with untrained weights, without a word.
         check_parameter_layout(state_dict, self.state_dict(), "the checkpoint")
         return super().load_state_dict(state_dict, *args, **kwargs)
-
-    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
-        # An integer output would stop nerfstudio's viewer: it has no colormap for it.
-        panel = self.instance_panel
-        outputs = panel.outputs(camera, obb_box) if panel.live else self.render(camera, obb_box)
-        outputs.pop("instance_ids", None)
-        return {"rgb": outputs["rgb"], **outputs}  # the viewer opens with the first
-
-    def get_image_metrics_and_images(
-        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
-    ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        metrics, images = super().get_image_metrics_and_images(outputs, batch)
-        if isinstance(self.lpips, UnavailableLPIPS):
-            del metrics["lpips"]
-        if "instance_ids" not in outputs:
-            return metrics, images
-        edits = self.edits_store.current()
-        truth = edits.merge_ids(batch["instances"][..., 0].to(outputs["instance_ids"]))
-        predicted = outputs["instance_ids"][..., 0]
-        metrics |= view_metrics(predicted, truth)
-        wrong = ((predicted != truth) & (truth >= 0))[..., None].float()
-        error = torch.cat([wrong, torch.zeros_like(wrong), torch.zeros_like(wrong)], dim=-1)
-        images["instances"] = torch.cat([edits.colour(truth), outputs["instances"], error], dim=1)
-        images["instance_confidence"] = colormaps.apply_colormap(outputs["instance_confidence"])
-        return metrics, images

@@ -17,7 +17,8 @@ from instance_nerfstudio.instance_datamanager import InstanceDataManagerConfig
 from instance_nerfstudio.instance_head import InstanceHeadConfig
 from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModelConfig
 from instance_nerfstudio.instance_pipeline import InstancePipelineConfig
-from instance_nerfstudio.instance_trainer import WHOLE_RUN, InstanceTrainerConfig
+from instance_nerfstudio.instance_trainer import InstanceTrainerConfig
+from instance_nerfstudio.run_trainer import WHOLE_RUN
 
 allow_numpy_scalars_in_checkpoints()
 show_input_errors_as_one_line()

@@ -27,6 +27,7 @@ from instance_nerfstudio.frozen_field.radiance_checkpoint import adopt_radiance_
 from instance_nerfstudio.instance_datamanager import InstanceDataManagerConfig
 from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModelConfig
 from instance_nerfstudio.instance_trainer import InstanceTrainer, InstanceTrainerConfig
+from instance_nerfstudio.run_trainer import RunTrainer, RunTrainerConfig
 from rcnn.safe_files import write_atomically
 
 
@@ -53,7 +54,7 @@ def training_config(
     return config
 
 
-def train_quietly(config: InstanceTrainerConfig, progress: Progress) -> tuple[InstanceTrainer, float]:
+def train_quietly(config: RunTrainerConfig, progress: Progress) -> tuple[RunTrainer, float]:
     """What `ns-train` does with `config`, without the viewer: trains, saves, and writes config.yml.
 
     Args:
@@ -71,7 +72,7 @@ def train_quietly(config: InstanceTrainerConfig, progress: Progress) -> tuple[In
         config.save_config()
         _seed(config.machine.seed)
         trainer = config.setup(local_rank=0, world_size=1)
-        assert isinstance(trainer, InstanceTrainer)
+        assert isinstance(trainer, RunTrainer)
         trainer.setup()
         task = progress.add_task("Training", total=config.max_num_iterations)
         trainer.callbacks.append(
@@ -118,6 +119,7 @@ def train_into(
         if model.radiance_checkpoint is not None:
             adopt_radiance_options(model, model.radiance_checkpoint)
     trainer, seconds = train_quietly(config, progress)
+    assert isinstance(trainer, InstanceTrainer)
     datamanager = cast(InstanceDataManagerConfig, config.pipeline.datamanager)
     moved = replace(config, output_dir=target.parent, experiment_name=target.name, load_dir=None)
     if masks_target is not None:

@@ -95,7 +95,7 @@ def survey_instances(
     """Renders the training views at low resolution, without any edits.
 
     Args:
-        model: `InstanceNerfactoModel`.
+        model: `InstanceModel`.
         cameras: training cameras, before what the camera optimizer learned of them.
         longest_side: pixels of the longer side.
         max_views: evenly chosen when there are more.

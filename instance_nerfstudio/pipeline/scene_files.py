@@ -54,7 +54,7 @@ def scene_photos(data: Path) -> list[Path]:
     """
     from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
-    from instance_nerfstudio.instance_datamanager import check_scene
+    from instance_nerfstudio.labelled_scene import check_scene
     from instance_nerfstudio.training import hushed_console
 
     check_scene(data, needs_transforms=True)

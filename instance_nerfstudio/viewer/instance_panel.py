@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from nerfstudio.viewer.viewer import Viewer
 
     from instance_nerfstudio.export.instance_survey import InstanceSurvey
-    from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModel
+    from instance_nerfstudio.instance_model import InstanceModel
     from instance_nerfstudio.viewer.panel_gui import PanelGui
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -52,7 +52,7 @@ class InstancePanel(ViewerControl):
     viewer: "Viewer"
     _gui: "PanelGui"
 
-    def __init__(self, model: "InstanceNerfactoModel") -> None:
+    def __init__(self, model: "InstanceModel") -> None:
         self._model = model
         self.live = False
         """Whether a viewer shows the model; without one, commands render through the model itself."""
@@ -97,7 +97,7 @@ class InstancePanel(ViewerControl):
         self._frames.keeps = self.viewer.trainer is None
         order = self.viewer.stats_markdown.order + 0.5  # above the tabs, whose first one is long
         ids = [i for i in self._model.instance_head.instance_ids.tolist() if i > 0]
-        if not (ids and self._model.config.use_instances):
+        if not (ids and self._model.options.use_instances):
             message_gui(self.viser_server, order, "This run has no instances: it was trained without masks.")
             self.live = True
             return
@@ -113,7 +113,7 @@ class InstancePanel(ViewerControl):
         self._box_layer = BoxLayer(self.viser_server, "/instance_boxes", to_scene)
         self._detection_layer = BoxLayer(self.viser_server, "/detector_boxes", to_scene)
         self._described = describe_run(self._pipeline)
-        self._detections = detector_boxes(self._model.config.instance_voxels)
+        self._detections = detector_boxes(self._model.options.instance_voxels)
         guarded = {
             name: partial(self._guarded, getattr(self, f"_{name}")) for name in PanelActions.__dataclass_fields__
         }

@@ -10,7 +10,7 @@ from nerfstudio.cameras.rays import RayBundle
 from instance_nerfstudio.export.instance_statistics import SURFACE_ACCUMULATION
 
 if TYPE_CHECKING:
-    from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModel
+    from instance_nerfstudio.instance_model import InstanceModel
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Picked:
 
 
 @torch.no_grad()
-def pick(model: "InstanceNerfactoModel", origin: Sequence[float], direction: Sequence[float]) -> Picked:
+def pick(model: "InstanceModel", origin: Sequence[float], direction: Sequence[float]) -> Picked:
     """Marches one ray, given in the scene frame, with the edits of the run."""
     origins = torch.tensor([list(origin)], dtype=torch.float32, device=model.device)
     directions = torch.nn.functional.normalize(

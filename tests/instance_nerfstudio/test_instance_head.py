@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from instance_nerfstudio import instance_head as instance_head_module
+from instance_nerfstudio import instance_classifier as instance_classifier_module
 from instance_nerfstudio.instance_head import InstanceHead, InstanceHeadConfig
 
 GEOMETRY = 3
@@ -91,7 +91,7 @@ def test_chunks_of_predict_change_nothing(monkeypatch):
     calls = []
     classify = head.classify
     monkeypatch.setattr(head, "classify", lambda rows: calls.append(len(rows)) or classify(rows))
-    monkeypatch.setattr(instance_head_module, "_MAX_LOGITS", 2 * len(SPARSE_IDS) + 1)
+    monkeypatch.setattr(instance_classifier_module, "_MAX_LOGITS", 2 * len(SPARSE_IDS) + 1)
     parts = head.predict(features)
     assert calls == [2, 2, 2, 2, 2, 1]
     assert torch.equal(parts[0], whole[0])
@@ -99,7 +99,7 @@ def test_chunks_of_predict_change_nothing(monkeypatch):
 
 
 def test_more_instances_than_logits_at_once(monkeypatch):
-    monkeypatch.setattr(instance_head_module, "_MAX_LOGITS", 1)
+    monkeypatch.setattr(instance_classifier_module, "_MAX_LOGITS", 1)
     assert make_head().predict(torch.randn(3, 8))[0].shape == (3, 1)
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from instance_nerfstudio.errors import InputError
-from instance_nerfstudio.instance_trainer import WHOLE_RUN, InstanceTrainer
+from instance_nerfstudio.instance_trainer import InstanceTrainer
+from instance_nerfstudio.run_trainer import WHOLE_RUN
 
 
 @pytest.fixture
