@@ -161,7 +161,7 @@ def describe_run(pipeline: Any, survey: InstanceSurvey | None = None) -> list[In
     Without a survey, instances that the scene doesn't describe have no box and the score 1.
     """
     outputs = pipeline.datamanager.train_dataparser_outputs
-    ids = sorted(i for i in pipeline.model.instance_head.instance_ids.tolist() if i > 0)
+    ids = sorted(pipeline.model.identity().instance_ids)
     known = {info.id: info for info in pipeline.datamanager.instances}
     infos = [known.get(i, InstanceInfo(i)) for i in ids]
     if survey is None:

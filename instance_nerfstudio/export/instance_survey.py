@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from instance_nerfstudio.edits.instance_edits import InstanceEdits
 from instance_nerfstudio.export.density_visibility import DepthMaps
 from instance_nerfstudio.export.instance_statistics import SURFACE_ACCUMULATION
 from instance_nerfstudio.export.views import corrected_cameras
+from instance_nerfstudio.instance_renderer import InstanceRenderer
 from instance_nerfstudio.masks.instances_json import InstanceInfo
 
 # Cells along the longest side of the box of an instance's points, by which stray ones are told from the object.
@@ -85,7 +85,7 @@ class InstanceSurvey:
 
 
 def survey_instances(
-    model: Any,
+    model: InstanceRenderer,
     cameras: Cameras,
     longest_side: int,
     max_views: int,
@@ -95,7 +95,7 @@ def survey_instances(
     """Renders the training views at low resolution, without any edits.
 
     Args:
-        model: `InstanceModel`.
+        model: in evaluation mode.
         cameras: training cameras, before what the camera optimizer learned of them.
         longest_side: pixels of the longer side.
         max_views: evenly chosen when there are more.

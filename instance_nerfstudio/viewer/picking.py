@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
-from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.cameras.cameras import Cameras
 
 from instance_nerfstudio.export.instance_statistics import SURFACE_ACCUMULATION
+from instance_nerfstudio.instance_renderer import InstanceRenderer
 
-if TYPE_CHECKING:
-    from instance_nerfstudio.instance_model import InstanceModel
+# In pixels, as in the viewer's pictures: what is clicked is as sharp as what is seen.
+_FOCAL_LENGTH = 400.0
 
 
 @dataclass(frozen=True)
@@ -25,20 +25,21 @@ class Picked:
 
 
 @torch.no_grad()
-def pick(model: "InstanceModel", origin: Sequence[float], direction: Sequence[float]) -> Picked:
-    """Marches one ray, given in the scene frame, with the edits of the run."""
-    origins = torch.tensor([list(origin)], dtype=torch.float32, device=model.device)
-    directions = torch.nn.functional.normalize(
-        torch.tensor([list(direction)], dtype=torch.float32, device=model.device), dim=-1
-    )
-    rays = RayBundle(
-        origins,
-        directions,
-        pixel_area=torch.full_like(origins[:, :1], 1e-6),
-        camera_indices=torch.zeros_like(origins[:, :1], dtype=torch.long),
-    )
-    with model.edited():
-        outputs = model(rays)
-    x, y, z = (origins + directions * outputs["depth"])[0].tolist()
+def pick(model: InstanceRenderer, origin: Sequence[float], direction: Sequence[float]) -> Picked:
+    """Renders a picture of one pixel along a ray, given in the scene frame, with the edits of the run."""
+    camera = camera_along(origin, direction).to(model.device)
+    outputs = model.render(camera)
+    pose = camera.camera_to_worlds[0]
+    x, y, z = (pose[:, 3] - pose[:, 2] * outputs["depth"].flatten()).tolist()
     hit = float(outputs["accumulation"]) > SURFACE_ACCUMULATION
     return Picked(int(outputs["instance_ids"]) if hit else None, float(outputs["instance_confidence"]), (x, y, z))
+
+
+def camera_along(origin: Sequence[float], direction: Sequence[float]) -> Cameras:
+    """A camera of one pixel, through whose middle the ray goes; upright is any direction."""
+    place = torch.tensor(list(origin), dtype=torch.float32)
+    ahead = torch.nn.functional.normalize(torch.tensor(list(direction), dtype=torch.float32), dim=0)
+    across = torch.nn.functional.one_hot(ahead.abs().argmin(), 3).to(ahead)
+    right = torch.nn.functional.normalize(torch.linalg.cross(ahead, across), dim=0)
+    pose = torch.stack([right, torch.linalg.cross(right, ahead), -ahead, place], dim=1)
+    return Cameras(pose[None], _FOCAL_LENGTH, _FOCAL_LENGTH, 0.5, 0.5, width=1, height=1)

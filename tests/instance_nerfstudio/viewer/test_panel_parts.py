@@ -13,10 +13,11 @@ from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 
 from instance_nerfstudio.edits.instance_edits import Edit
 from instance_nerfstudio.errors import InputError
+from instance_nerfstudio.export.instance_survey import survey_instances
 from instance_nerfstudio.masks.instances_json import InstanceInfo
 from instance_nerfstudio.viewer.frames import Frames
 from instance_nerfstudio.viewer.painting import HIGHLIGHT, PaintStyle, paint
-from instance_nerfstudio.viewer.picking import pick
+from instance_nerfstudio.viewer.picking import camera_along, pick
 from instance_nerfstudio.viewer.selection import (
     PAGE,
     InstanceRow,
@@ -144,6 +145,52 @@ def test_pick_goes_through_what_is_hidden(balls: Any) -> None:
     balls.edits_store.apply(Edit("hide", (NEAR,)))
     assert pick(balls, (0.0, 0.0, 1.2), (0.0, 0.0, -1.0)).instance == FAR
     assert balls.class_edits is None
+
+
+class OneBall:
+    """A model that knows cameras and no rays: a ball of instance 7 around the origin, seen as if by a rasterizer."""
+
+    radius, device = 0.5, torch.device("cpu")
+    camera_optimizer = SimpleNamespace(config=SimpleNamespace(mode="off"))
+
+    def render(self, camera: Cameras, *_: Any, **__: Any) -> dict[str, torch.Tensor]:
+        rays = camera.generate_rays(camera_indices=0)
+        along = -(rays.origins * rays.directions).sum(-1, keepdim=True)
+        square = along**2 - rays.origins.square().sum(-1, keepdim=True) + self.radius**2
+        hit = (square > 0) & (along > 0)
+        return {
+            "depth": torch.where(hit, along - square.clamp(min=0).sqrt(), 10.0),
+            "accumulation": hit.float(),
+            "instance_ids": torch.where(hit, 7, 0).int(),
+            "instance_confidence": torch.full_like(along, 0.75),
+        }
+
+
+@pytest.mark.parametrize("direction", [(0.0, 0.0, -1.0), (0.0, 2.0, 0.0), (-1.0, 0.0, 0.0), (0.3, -0.4, 0.8)])
+def test_pick_asks_for_one_pixel_along_the_ray(direction: tuple[float, float, float]) -> None:
+    ahead = np.array(direction) / np.linalg.norm(direction)
+    model: Any = OneBall()
+    picked = pick(model, tuple(-2.0 * ahead), direction)
+    assert (picked.instance, picked.confidence) == (7, 0.75)
+    assert picked.point == pytest.approx(tuple(-0.5 * ahead), abs=1e-5)
+    assert pick(model, tuple(2.0 * ahead), direction).instance is None
+    camera = camera_along((1.0, 2.0, 3.0), direction)
+    assert (int(camera.width), int(camera.height)) == (1, 1)
+    pose = camera.camera_to_worlds[0, :, :3]
+    assert torch.allclose(pose.T @ pose, torch.eye(3), atol=1e-6)
+    assert float(torch.linalg.det(pose)) == pytest.approx(1.0)
+
+
+def test_survey_needs_cameras_alone() -> None:
+    poses = torch.cat([camera_along((0.0, 0.0, z), (0.0, 0.0, -z)).camera_to_worlds for z in (2.0, -2.0)])
+    cameras = Cameras(poses, 60.0, 60.0, 32.0, 24.0, width=64, height=48)
+    model: Any = OneBall()
+    survey = survey_instances(model, cameras, 32, 10, lambda _: None)
+    surface = survey.surface((7,))
+    assert len(surface) > 100
+    assert torch.allclose(surface.norm(dim=1), torch.tensor(OneBall.radius), atol=1e-4)
+    assert float(surface[:, 2].min()) < -0.45
+    assert float(surface[:, 2].max()) > 0.45
 
 
 POSE = torch.tensor([[[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1.2]]])
