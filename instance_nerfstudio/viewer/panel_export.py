@@ -1,12 +1,14 @@
 """What the panel exports, by the code of `ns-export`: masks of the view, and selected instances."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.viewer.viewer_elements import ViewerControl
 
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.export.atomic_folder import atomic_folder
@@ -18,6 +20,76 @@ from instance_nerfstudio.export.writers import ImageFolders
 from instance_nerfstudio.masks.instances_json import INSTANCES_FILE, InstanceInfo, write_instances_json
 
 EXPORTS_FOLDER = "viewer_exports"
+
+
+class PanelExports:
+    """The panel's exports, one at a time.
+
+    Args:
+        control: of the viewer.
+        run: folder of the run.
+        pipeline: an instance pipeline in evaluation mode.
+        survey: looks at the scene from its training views, or did so.
+        lock: held while the model renders.
+        say: takes messages.
+    """
+
+    def __init__(
+        self,
+        control: ViewerControl,
+        run: Path,
+        pipeline: Any,
+        survey: Callable[[], InstanceSurvey],
+        lock: AbstractContextManager,
+        say: Callable[[str], None],
+    ) -> None:
+        self._control, self._run, self._pipeline, self._survey = control, run, pipeline, survey
+        self._render_lock, self._say = lock, say
+        self._lock = threading.Lock()  # held by the export that runs
+
+    def export_view(self, browser: int | None, infos: Sequence[InstanceInfo]) -> None:
+        """Masks of what a browser shows.
+
+        Args:
+            browser: its number.
+            infos: the run's instances after its edits.
+
+        Raises:
+            InputError: no such browser, or an export is running.
+        """
+        viewer = self._control.viewer
+        longest = int(viewer.control_panel.max_res)
+        client = viewer.viser_server.get_clients().get(browser or 0)
+        aspect = 1.0 if client is None else float(client.camera.aspect)
+        height, width = (round(longest / aspect), longest) if aspect > 1 else (longest, round(longest * aspect))
+        camera = self._control.get_camera(height, width, browser)
+        if camera is None:
+            raise InputError("There is no browser whose view could be exported.")
+        with self._alone():
+            folder = export_view(self._run, self._pipeline, camera, infos, self._render_lock)
+        self._say(f"Masks of this view: {folder}")
+
+    def export_selection(self, selected: Sequence[int], infos: Sequence[InstanceInfo]) -> None:
+        """Meshes, points and pictures of the selected of all instances.
+
+        Raises:
+            InputError: an export is running.
+        """
+        chosen = [info for info in infos if info.id in selected]
+        with self._alone():
+            folder, meshes = export_selection(
+                self._run, self._pipeline, self._survey(), chosen, self._render_lock, self._say
+            )
+        self._say(f"{meshes} meshes of {len(chosen)} instances: {folder}")
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._lock.acquire(blocking=False):
+            raise InputError("An export is running; wait for its end.")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
 
 def export_view(

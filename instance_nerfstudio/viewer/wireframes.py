@@ -52,6 +52,34 @@ class BoxLayer:
             self._handle = None
 
 
+class SceneBoxes:
+    """The boxes of instances, and those of a detector.
+
+    Args:
+        server: the viewer's.
+        to_scene: world -> scene.
+        detections: the detector's boxes and their colours, if there are any.
+    """
+
+    def __init__(
+        self,
+        server: ViserServer,
+        to_scene: Float[np.ndarray, "4 4"],
+        detections: tuple[np.ndarray, np.ndarray] | None,
+    ) -> None:
+        self.instances = BoxLayer(server, "/instance_boxes", to_scene)
+        self._detector = BoxLayer(server, "/detector_boxes", to_scene)
+        self._detections = detections
+
+    def draw(self, infos: Sequence[InstanceInfo], with_detections: bool) -> None:
+        """Shows the boxes of these instances, and the detector's or not, in place of what is drawn."""
+        self.instances.show(*instance_boxes(infos))
+        if self._detections is not None and with_detections:
+            self._detector.show(*self._detections)
+        else:
+            self._detector.hide()
+
+
 def instance_boxes(infos: Sequence[InstanceInfo]) -> tuple[np.ndarray, np.ndarray]:
     """Oriented boxes (K, 7), or upright ones where there are none, and their colours (K, 3) uint8."""
     boxes, colours = [], []

@@ -55,8 +55,8 @@ def _message(panel: InstancePanel) -> str:
 
 
 def _click(panel: InstancePanel, origin: tuple[float, float, float]) -> None:
-    panel._pick(None)
-    panel._clicked(ViewerClick(origin, (0.0, 0.0, -1.0), (0.5, 0.5)))
+    panel._actions.pick(None)
+    panel._clicks.clicked(ViewerClick(origin, (0.0, 0.0, -1.0), (0.5, 0.5)))
 
 
 def test_click_selects_and_gives_navigation_back(balls: Any, open_viewer: Any) -> None:
@@ -66,45 +66,45 @@ def test_click_selects_and_gives_navigation_back(balls: Any, open_viewer: Any) -
     assert "**1** ball" in panel._gui.details.content
     assert panel.viser_server.scene._scene_pointer_cb is None
     panel._gui.add.value = True
-    panel._hide(None)
+    panel._actions.hide(None)
     _click(panel, (0.0, 0.0, 1.2))  # through what is hidden
-    assert panel._selection.ids == (NEAR, FAR)
+    assert panel._list.selection.ids == (NEAR, FAR)
 
 
 def test_click_on_nothing(balls: Any, open_viewer: Any) -> None:
     panel = open_viewer(balls)
     _click(panel, (0.9, 0.9, 1.2))
     assert _message(panel) == "There is nothing at this place."
-    assert panel._selection.ids == ()
+    assert panel._list.selection.ids == ()
     _click(panel, (0.0, 0.0, 1.2))  # arming works again
 
 
-@pytest.mark.parametrize("action", ["_isolate", "_hide", "_merge", "_rename", "_recolour", "_export_selection"])
+@pytest.mark.parametrize("action", ["isolate", "hide", "merge", "rename", "recolour", "export_selection"])
 def test_nothing_selected(action: str, balls: Any, open_viewer: Any, tmp_path: Path) -> None:
     panel = open_viewer(balls)
-    panel._guarded(getattr(panel, action), None)
+    panel._act(action, None)
     assert _message(panel).startswith("Select ")
     assert not (tmp_path / EDITS_FILE).exists()
 
 
 def test_edits_of_the_panel(balls: Any, open_viewer: Any) -> None:
     panel, store = open_viewer(balls), balls.model.edits_store
-    panel._select(FAR, add=False)
-    panel._select(NEAR, add=True)
+    panel._list.select(FAR, add=False)
+    panel._list.select(NEAR, add=True)
     panel._gui.name.value, panel._gui.category.value = "moon", "planet"
-    panel._rename(None)
-    panel._categorize(None)
+    panel._actions.rename(None)
+    panel._actions.categorize(None)
     panel._gui.colour.value = (1, 2, 3)
-    panel._recolour(None)
-    panel._merge(None)
+    panel._actions.recolour(None)
+    panel._actions.merge(None)
     state = store.current()
     assert (state.names, state.merged, state.colours) == ({FAR: "moon"}, {NEAR: FAR}, {FAR: (1, 2, 3)})
-    assert [row.title for row in panel._rows] == ["300 moon"]
-    assert panel._selection.ids == (FAR,)
+    assert [row.title for row in panel._list.rows] == ["300 moon"]
+    assert panel._list.selection.ids == (FAR,)
     for _ in range(4):
-        panel._undo(None)
+        panel._actions.undo(None)
     assert store.current() == InstanceEdits()
-    panel._undo(None)
+    panel._actions.undo(None)
     assert _message(panel) == "There is nothing to undo."
 
 
@@ -115,8 +115,8 @@ def test_damaged_edits_file(balls: Any, open_viewer: Any, tmp_path: Path) -> Non
     assert panel.live
     camera = balls.datamanager.train_dataset.cameras[:1]
     assert set(balls.model.get_outputs_for_camera(camera)) >= {"rgb", "instances"}
-    panel._select(NEAR, add=False)
-    panel._guarded(panel._hide, None)
+    panel._list.select(NEAR, add=False)
+    panel._act("hide", None)
     assert "not valid JSON" in _message(panel)
     assert (tmp_path / EDITS_FILE).read_text() == '{"format_version": 1'
 
@@ -133,13 +133,13 @@ def test_two_thousand_instances(make_pipeline: Any, open_viewer: Any) -> None:
     panel = open_viewer(pipeline)
     assert panel._gui.table.content.startswith("2000 instances, page 1 of 200")
     start = time.thread_time()
-    panel._select(1234, add=False)
-    panel._hide(None)
-    panel._turn_page(1)
+    panel._list.select(1234, add=False)
+    panel._actions.hide(None)
+    panel._actions.turn_page(1)
     assert time.thread_time() - start < 0.5  # three steps, each with a new list
     assert len(panel._gui.chooser.options) == 11
     panel._gui.filter.value = "1234"
-    panel._filter(None)
+    panel._actions.filter(None)
     assert "⊘ **1234**" in panel._gui.table.content
 
 
@@ -169,7 +169,7 @@ def test_frame_that_fails_is_black(balls: Any, open_viewer: Any, monkeypatch: py
         raise RuntimeError("CUDA error: something")
 
     monkeypatch.setattr(InstanceNerfactoModel, "render", fail)
-    panel._frames._frames.clear()
+    panel._picture.frames._frames.clear()
     assert list(balls.model.get_outputs_for_camera(camera)) == names
     assert _message(panel) == "CUDA error: something"
 
@@ -178,8 +178,8 @@ def test_boxes_are_drawn_and_removed(balls: Any, open_viewer: Any) -> None:
     panel = open_viewer(balls)
     panel._look_around(None)
     panel._gui.boxes.value = True
-    panel._boxes(None)
-    assert panel._box_layer._handle is not None
+    panel._actions.boxes(None)
+    assert panel._boxes.instances._handle is not None
     panel._gui.boxes.value = False
-    panel._boxes(None)
-    assert panel._box_layer._handle is None
+    panel._actions.boxes(None)
+    assert panel._boxes.instances._handle is None
