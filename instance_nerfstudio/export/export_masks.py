@@ -195,7 +195,7 @@ def frame_of(
 
     Args:
         view: the view.
-        outputs: what `InstanceRenderer.render` returned for it.
+        outputs: what `InstanceModel.render` returned for it.
         edits: those that it was rendered with.
         min_confidence: see `reject_pixels`.
         min_area: see `reject_pixels`.

@@ -51,7 +51,7 @@ def write_thumbnail(
     Args:
         folder: the export's.
         name: of the instance's files.
-        model: `InstanceRenderer`.
+        model: `InstanceModel`.
         camera: one camera of shape (1,) in the scene frame, whose picture is as large as the training photo's.
         instance: its id after the merges.
         edits: those of the run.

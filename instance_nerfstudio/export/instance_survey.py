@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,8 +17,10 @@ from instance_nerfstudio.edits.instance_edits import InstanceEdits
 from instance_nerfstudio.export.density_visibility import DepthMaps
 from instance_nerfstudio.export.instance_statistics import SURFACE_ACCUMULATION
 from instance_nerfstudio.export.views import corrected_cameras
-from instance_nerfstudio.instance_renderer import InstanceRenderer
 from instance_nerfstudio.masks.instances_json import InstanceInfo
+
+if TYPE_CHECKING:
+    from instance_nerfstudio.instance_model import InstanceModel
 
 # Cells along the longest side of the box of an instance's points, by which stray ones are told from the object.
 _CELLS = 32
@@ -85,7 +88,7 @@ class InstanceSurvey:
 
 
 def survey_instances(
-    model: InstanceRenderer,
+    model: "InstanceModel",
     cameras: Cameras,
     longest_side: int,
     max_views: int,

@@ -6,8 +6,10 @@ from contextlib import AbstractContextManager
 
 from nerfstudio.viewer.viewer_elements import ViewerClick, ViewerControl
 
-from instance_nerfstudio.instance_renderer import InstanceRenderer
 from instance_nerfstudio.viewer.picking import pick
+
+if TYPE_CHECKING:
+    from instance_nerfstudio.instance_model import InstanceModel
 
 
 class ClickSelection:
@@ -25,7 +27,7 @@ class ClickSelection:
     def __init__(
         self,
         control: ViewerControl,
-        model: InstanceRenderer,
+        model: "InstanceModel",
         lock: AbstractContextManager,
         select: Callable[[int], None],
         say: Callable[[str], None],

@@ -3,6 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
@@ -12,7 +13,9 @@ from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 from torch import Tensor
 
 from instance_nerfstudio.edits.instance_edits import InstanceEdits
-from instance_nerfstudio.instance_renderer import InstanceRenderer
+
+if TYPE_CHECKING:
+    from instance_nerfstudio.instance_model import InstanceModel
 
 # Low and high resolution of a few browsers.
 _KEPT = 6
@@ -30,7 +33,7 @@ class Frames:
         report: takes the message of a failure.
     """
 
-    def __init__(self, model: InstanceRenderer, report: Callable[[str], None]) -> None:
+    def __init__(self, model: "InstanceModel", report: Callable[[str], None]) -> None:
         self._model = model
         self._report = report
         self._frames: OrderedDict[Hashable, tuple[InstanceEdits, dict[str, Tensor]]] = OrderedDict()
@@ -40,7 +43,7 @@ class Frames:
         """Off while weights change."""
 
     def render(self, camera: Cameras, obb_box: OrientedBox | None) -> dict[str, Tensor]:
-        """All outputs of `InstanceRenderer.render`."""
+        """All outputs of `InstanceModel.render`."""
         edits = self._model.edits_store.current()
         key = _key(camera, obb_box)
         if self.keeps:

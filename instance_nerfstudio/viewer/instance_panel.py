@@ -17,13 +17,13 @@ from nerfstudio.viewer.viewer_elements import ViewerControl
 from torch import Tensor
 
 from instance_nerfstudio.errors import InputError
-from instance_nerfstudio.instance_renderer import InstanceRenderer
 from instance_nerfstudio.viewer.selection import plain
 
 if TYPE_CHECKING:
     from nerfstudio.viewer.viewer import Viewer
 
     from instance_nerfstudio.export.instance_survey import InstanceSurvey
+    from instance_nerfstudio.instance_model import InstanceModel
     from instance_nerfstudio.viewer.panel_gui import PanelGui
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -41,7 +41,7 @@ class InstancePanel(ViewerControl):
     viewer: "Viewer"
     _gui: "PanelGui"
 
-    def __init__(self, model: InstanceRenderer) -> None:
+    def __init__(self, model: "InstanceModel") -> None:
         self._model = model
         self.live = False
         """Whether a viewer shows the model; without one, commands render through the model itself."""
@@ -75,7 +75,7 @@ class InstancePanel(ViewerControl):
         self._render_lock = self.viewer.train_lock or threading.Lock()
         self._picture = Picture(self.viewer, self._model, self._say)
         order = self.viewer.stats_markdown.order + 0.5  # above the tabs, whose first one is long
-        if not (self._model.identity().instance_ids and self._model.config.use_instances):
+        if not (self._model.identity().instance_ids and self._model.options.use_instances):
             message_gui(self.viser_server, order, "This run has no instances: it was trained without masks.")
             self.live = True
             return

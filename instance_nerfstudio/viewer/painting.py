@@ -34,7 +34,7 @@ def paint(outputs: dict[str, Tensor], style: PaintStyle) -> dict[str, Tensor]:
     """The outputs of a camera with `instances`, `instances_overlay` and `rgb` as the panel wants them; new tensors.
 
     Args:
-        outputs: of `InstanceRenderer.render`, with `instance_ids` and `instance_confidence`.
+        outputs: of `InstanceModel.render`, with `instance_ids` and `instance_confidence`.
         style: the panel's settings.
     """
     if "instance_ids" not in outputs:

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
 
 from instance_nerfstudio.export.instance_statistics import SURFACE_ACCUMULATION
-from instance_nerfstudio.instance_renderer import InstanceRenderer
+
+if TYPE_CHECKING:
+    from instance_nerfstudio.instance_model import InstanceModel
 
 # In pixels, as in the viewer's pictures: what is clicked is as sharp as what is seen.
 _FOCAL_LENGTH = 400.0
@@ -25,7 +28,7 @@ class Picked:
 
 
 @torch.no_grad()
-def pick(model: InstanceRenderer, origin: Sequence[float], direction: Sequence[float]) -> Picked:
+def pick(model: "InstanceModel", origin: Sequence[float], direction: Sequence[float]) -> Picked:
     """Renders a picture of one pixel along a ray, given in the scene frame, with the edits of the run."""
     camera = camera_along(origin, direction).to(model.device)
     outputs = model.render(camera)

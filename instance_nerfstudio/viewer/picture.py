@@ -9,12 +9,13 @@ from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.viewer.render_state_machine import RenderAction
 from torch import Tensor
 
-from instance_nerfstudio.instance_renderer import InstanceRenderer
 from instance_nerfstudio.viewer.frames import Frames
 from instance_nerfstudio.viewer.painting import PaintStyle, paint
 
 if TYPE_CHECKING:
     from nerfstudio.viewer.viewer import Viewer
+
+    from instance_nerfstudio.instance_model import InstanceModel
 
 
 class Picture:
@@ -26,7 +27,7 @@ class Picture:
         report: takes the message of a failure.
     """
 
-    def __init__(self, viewer: "Viewer", model: InstanceRenderer, report: Callable[[str], None]) -> None:
+    def __init__(self, viewer: "Viewer", model: "InstanceModel", report: Callable[[str], None]) -> None:
         self._viewer = viewer
         self.frames = Frames(model, report)
         self.frames.keeps = viewer.trainer is None
