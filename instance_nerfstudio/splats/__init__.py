@@ -1,0 +1,1 @@
+"""Gaussian splats whose every Gaussian belongs to an instance."""
