@@ -16,6 +16,7 @@ from instance_nerfstudio.export.instance_files import (
     MESHES_FOLDER,
     POINTS_FOLDER,
     THUMBNAILS_FOLDER,
+    file_stem,
     write_mesh,
     write_points,
     write_thumbnail,
@@ -127,7 +128,7 @@ class ExportInstances:
     def export_one(self, pipeline: Any, folder: Path, survey: InstanceSurvey, info: InstanceInfo) -> dict[str, str]:
         """Writes the files of one instance; returns their paths in `folder`."""
         model, outputs = pipeline.model, pipeline.datamanager.train_dataparser_outputs
-        edits, name = model.edits_store.current(), f"{info.id:05d}"
+        edits, name = model.edits_store.current(), file_stem(info.id)
         parts = edits.parts(info.id)
         mesh = instance_mesh(
             model,

@@ -20,6 +20,11 @@ MESHES_FOLDER, POINTS_FOLDER, THUMBNAILS_FOLDER = "meshes", "points", "thumbnail
 _SMALLEST_THUMBNAIL = 16
 
 
+def file_stem(instance: int) -> str:
+    """What the files of an instance are called, without suffix."""
+    return f"{instance:05d}"
+
+
 def write_mesh(folder: Path, name: str, mesh: "trimesh.Trimesh") -> dict[str, str]:
     """Writes `meshes/NAME.glb` (unlit, y up as glTF wants) and `meshes/NAME.ply` (world axes); paths in `folder`."""
     files = {kind: f"{MESHES_FOLDER}/{name}.{kind}" for kind in ("glb", "ply")}
