@@ -95,6 +95,27 @@ class EditInstances:
         edit_run(self.load_config, self.action, self.ids, self.to)
 
 
+@dataclass
+class LiftSplats:
+    """Give the Gaussians of a finished splatfacto run their instances, in seconds and without training.
+
+    The masks of the training views vote, and each Gaussian goes to the instance that it weighs most in. The result is a
+    run of instance-splatfacto beside the given one, for ns-viewer, ns-render, ns-eval and ns-export.
+    """
+
+    load_config: Path
+    """Path to the config YAML file of a run of splatfacto or instance-splatfacto."""
+    masks_dir: Path | None = None
+    """Folder of the instance masks; by default those of the run, or `instance_masks/` in its scene."""
+
+    def main(self) -> None:
+        """Lifts the instances."""
+        warnings.filterwarnings("ignore")
+        from instance_nerfstudio.splats.lift_command import lift_splats  # nerfstudio takes seconds to load
+
+        lift_splats(self.load_config, self.masks_dir)
+
+
 def main() -> None:
     """Entry point: an error of the user's is one line, an interrupt says how to go on, and neither has status 0."""
     from instance_nerfstudio.pipeline.commands import commands
@@ -102,7 +123,13 @@ def main() -> None:
 
     try:
         with termination_unwinds():
-            known = {"demo": Demo, "edit": EditInstances, **commands(), "fit-grids": FitGrids}
+            known = {
+                "demo": Demo,
+                "edit": EditInstances,
+                "lift-splats": LiftSplats,
+                **commands(),
+                "fit-grids": FitGrids,
+            }
             tyro.extras.subcommand_cli_from_dict(known, prog="instance-nerf").main()
     except InputError as error:
         sys.exit(f"error: {error}")

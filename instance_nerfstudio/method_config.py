@@ -19,16 +19,20 @@ from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModelConfig
 from instance_nerfstudio.instance_pipeline import InstancePipelineConfig
 from instance_nerfstudio.instance_trainer import InstanceTrainerConfig
 from instance_nerfstudio.run_trainer import WHOLE_RUN
+from instance_nerfstudio.splats.instance_splatfacto import InstanceSplatfactoModelConfig
+from instance_nerfstudio.splats.splat_datamanager import SplatDataManagerConfig
+from instance_nerfstudio.splats.splat_pipeline import SplatPipelineConfig
+from instance_nerfstudio.splats.splat_trainer import SplatTrainerConfig
 
 allow_numpy_scalars_in_checkpoints()
 show_input_errors_as_one_line()
 extend_ns_export()
 
 
-def _adam(lr: float, lr_final: float, weight_decay: float = 0.0) -> dict:
+def _adam(lr: float, lr_final: float, weight_decay: float = 0.0, warmup_steps: int = 0) -> dict:
     return {
         "optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15, weight_decay=weight_decay),
-        "scheduler": ExponentialDecaySchedulerConfig(lr_final=lr_final, max_steps=WHOLE_RUN),
+        "scheduler": ExponentialDecaySchedulerConfig(lr_final=lr_final, warmup_steps=warmup_steps, max_steps=WHOLE_RUN),
     }
 
 
@@ -112,4 +116,48 @@ def _cpu() -> InstanceTrainerConfig:
 
 instance_nerfacto_cpu = MethodSpecification(
     config=_cpu(), description="instance-nerfacto small enough for a machine without a GPU."
+)
+
+
+def _splats() -> SplatTrainerConfig:
+    constant = {
+        "features_dc": 0.0025,
+        "features_rest": 0.0025 / 20,
+        "opacities": 0.05,
+        "scales": 0.005,
+        "quats": 0.001,
+    }
+    return SplatTrainerConfig(
+        method_name="instance-splatfacto",
+        steps_per_eval_image=500,
+        steps_per_eval_batch=0,
+        steps_per_save=2000,
+        steps_per_eval_all_images=100000,
+        max_num_iterations=30000,
+        mixed_precision=False,
+        pipeline=SplatPipelineConfig(
+            datamanager=SplatDataManagerConfig(
+                dataparser=NerfstudioDataParserConfig(load_3D_points=True), cache_images_type="uint8"
+            ),
+            model=InstanceSplatfactoModelConfig(),
+        ),
+        # Those of splatfacto, and the instances'.
+        optimizers={
+            "means": _adam(1.6e-4, 1.6e-6),
+            **{
+                name: {"optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15), "scheduler": None}
+                for name, lr in constant.items()
+            },
+            "camera_opt": _adam(1e-4, 5e-7, warmup_steps=1000),
+            "bilateral_grid": _adam(2e-3, 1e-4, warmup_steps=1000),
+            "instance_features": _adam(1e-2, 1e-3),
+            "instance_head": _adam(1e-2, 1e-3),
+        },
+        viewer=ViewerConfig(num_rays_per_chunk=1 << 15, websocket_host="127.0.0.1"),
+        vis="viewer+tensorboard",
+    )
+
+
+instance_splatfacto = MethodSpecification(
+    config=_splats(), description="splatfacto with instances: every Gaussian knows which object it belongs to."
 )

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 from nerfstudio.viewer.viewer_elements import ViewerClick, ViewerControl
 
