@@ -1,1 +1,1 @@
-"""Gaussian splats whose every Gaussian belongs to an instance."""
+"""Gaussian splats with instances: rasterization, the method `instance-splatfacto`, lifting, and files."""

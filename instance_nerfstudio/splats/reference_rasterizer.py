@@ -1,0 +1,153 @@
+"""Rasterization of Gaussians in plain torch, on any device: for tests, for tiny scenes, and as the truth for gsplat's.
+
+Projection and spherical harmonics are gsplat's own torch code, which its tests hold against its kernels.
+"""
+
+import math
+from typing import Any
+
+import torch
+from gsplat.cuda._torch_impl import (
+    _fully_fused_projection,
+    _persp_proj,
+    _quat_scale_to_covar_preci,
+    _spherical_harmonics,
+    _world_to_cam,
+)
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from instance_nerfstudio.splats.gaussians import Gaussians
+from instance_nerfstudio.splats.reference_blending import rasterize_to_pixels
+
+TILE_SIZE = 16
+"""gsplat's. It matters: a Gaussian counts in the whole of the tiles that its box of 3 standard deviations touches."""
+
+
+def rasterization(
+    gaussians: Gaussians,
+    colours: Float[Tensor, "N D"] | Float[Tensor, "N K 3"],
+    viewmat: Float[Tensor, "4 4"],
+    intrinsics: Float[Tensor, "3 3"],
+    width: int,
+    height: int,
+    *,
+    near_plane: float,
+    eps2d: float,
+    sh_degree: int | None,
+    depth: bool,
+    absgrad: bool,
+    antialiased: bool,
+) -> tuple[Float[Tensor, "1 H W C"], Float[Tensor, "1 H W 1"], dict[str, Any]]:
+    """`gsplat.rasterization` of one camera, unpacked: pictures, accumulation and the dict of intermediate results.
+
+    See `instance_nerfstudio.splats.rasterize.rasterize` for the arguments. Where `depth`, the expected depth is the
+    last channel.
+    """
+    radii, means2d, depths, conics, opacities = _project(
+        gaussians, viewmat, intrinsics, width, height, near_plane, eps2d, antialiased
+    )
+    if sh_degree is not None:
+        directions = gaussians.means - torch.linalg.inv(viewmat)[:3, 3]
+        colours = (_spherical_harmonics(sh_degree, directions, colours) + 0.5).clamp(min=0)
+    values = torch.cat((colours[None], depths[..., None]), dim=-1) if depth else colours[None]
+    tiles = _tiles(means2d, radii, depths, width, height)
+    info = {
+        "camera_ids": None,
+        "gaussian_ids": None,
+        "radii": radii,
+        "means2d": means2d,
+        "depths": depths,
+        "conics": conics,
+        "opacities": opacities,
+        **tiles,
+        "width": width,
+        "height": height,
+        "tile_size": TILE_SIZE,
+        "n_cameras": 1,
+    }
+    picture, accumulation = rasterize_to_pixels(
+        means2d, conics, values, opacities, width, height, TILE_SIZE,
+        tiles["isect_offsets"], tiles["flatten_ids"], absgrad=absgrad,
+    )  # fmt: skip
+    if depth:
+        expected = picture[..., -1:] / accumulation.clamp(min=1e-10)
+        picture = torch.cat((picture[..., :-1], expected), dim=-1)
+    return picture, accumulation, info
+
+
+def _project(
+    gaussians: Gaussians,
+    viewmat: Tensor,
+    intrinsics: Tensor,
+    width: int,
+    height: int,
+    near_plane: float,
+    eps2d: float,
+    antialiased: bool,
+) -> tuple[
+    Int[Tensor, "1 N"], Float[Tensor, "1 N 2"], Float[Tensor, "1 N"], Float[Tensor, "1 N 3"], Float[Tensor, "1 N"]
+]:
+    """Radii in pixels, 0 where unseen; centres in pixels; depths; conics; opacities."""
+    rotation, translation = viewmat[:3, :3], viewmat[:3, 3]
+    in_front = gaussians.means @ rotation[2] + translation[2] > near_plane
+    # A centre in the camera's plane would turn the gradients of all into NaN: it stands one unit before the camera.
+    before_camera = (viewmat.new_tensor([0, 0, 1]) - translation) @ rotation
+    means = torch.where(in_front[:, None], gaussians.means, before_camera.detach())
+    covariances, _ = _quat_scale_to_covar_preci(gaussians.quats, gaussians.scales, compute_preci=False)
+    assert covariances is not None
+    views, cameras = viewmat[None], intrinsics[None]
+    radii, means2d, depths, conics, _ = _fully_fused_projection(
+        means, covariances, views, cameras, width, height, eps2d, near_plane
+    )
+    opacities = gaussians.opacities[None]
+    if antialiased:
+        _, projected = _persp_proj(*_world_to_cam(means, covariances, views), cameras, width, height)
+        opacities = opacities * _compensations(projected, eps2d)
+    return radii * in_front, means2d, depths, conics, opacities
+
+
+def _compensations(covariances: Float[Tensor, "1 N 2 2"], eps2d: float) -> Float[Tensor, "1 N"]:
+    """What the blur of `eps2d` adds to the area of the projected Gaussians, as a factor of opacity.
+
+    gsplat's own torch code for it has NaN for the gradient of Gaussians seen exactly edge-on.
+    """
+    blurred = covariances + eps2d * torch.eye(2, device=covariances.device, dtype=covariances.dtype)
+    ratio = _determinants(covariances) / _determinants(blurred).clamp(min=1e-10)
+    has_area = ratio > 0
+    return torch.where(has_area, torch.where(has_area, ratio, 1).sqrt(), 0)
+
+
+def _determinants(matrices: Float[Tensor, "1 N 2 2"]) -> Float[Tensor, "1 N"]:
+    return matrices[..., 0, 0] * matrices[..., 1, 1] - matrices[..., 0, 1] * matrices[..., 1, 0]
+
+
+@torch.no_grad()
+def _tiles(
+    means2d: Float[Tensor, "1 N 2"], radii: Int[Tensor, "1 N"], depths: Float[Tensor, "1 N"], width: int, height: int
+) -> dict[str, Any]:
+    """Which Gaussians touch which tile, from front to back: `gsplat.isect_tiles` and `gsplat.isect_offset_encode`."""
+    columns, rows = math.ceil(width / TILE_SIZE), math.ceil(height / TILE_SIZE)
+    limits = means2d.new_tensor([columns, rows]).long()
+    means, spread = means2d[0] / TILE_SIZE, radii[0, :, None] / TILE_SIZE
+    first = (means - spread).floor().long().clamp(min=0).minimum(limits)
+    last = (means + spread).ceil().long().clamp(min=0).minimum(limits)  # exclusive
+    across, down = (last - first).unbind(-1)
+    touched = torch.where(radii[0] > 0, across * down, 0)
+
+    front_to_back = depths[0].argsort(stable=True)
+    ids = front_to_back.repeat_interleave(touched[front_to_back])
+    # The how-manieth tile of its Gaussian each pair is.
+    nth = torch.arange(len(ids), device=ids.device) - (
+        touched[front_to_back].cumsum(0) - touched[front_to_back]
+    ).repeat_interleave(touched[front_to_back])
+    tile = (first[ids, 1] + nth // across[ids]) * columns + first[ids, 0] + nth % across[ids]
+    order = tile.argsort(stable=True)
+    counts = tile.bincount(minlength=columns * rows)
+    return {
+        "tile_width": columns,
+        "tile_height": rows,
+        "tiles_per_gauss": touched[None].int(),
+        "isect_offsets": (counts.cumsum(0) - counts).reshape(1, rows, columns).int(),
+        "flatten_ids": ids[order].int(),
+    }
