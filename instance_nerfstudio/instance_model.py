@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from nerfstudio.cameras.camera_optimizers import CameraOptimizer
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
@@ -59,6 +60,7 @@ class InstanceModel(Model):
     """
 
     lpips: Any
+    camera_optimizer: CameraOptimizer
     instance_head: InstanceClassifier
     edits_store: EditsStore
     """The edits of this run; the pipeline knows where they are."""

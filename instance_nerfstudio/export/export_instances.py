@@ -1,5 +1,7 @@
 """`ns-export instances`: every object of a trained field by itself, as mesh, points, box and picture."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,18 +27,30 @@ from instance_nerfstudio.export.instance_mesh import InstanceMeshConfig, instanc
 from instance_nerfstudio.export.instance_survey import InstanceSurvey, survey_instances
 from instance_nerfstudio.load_run import load_run
 from instance_nerfstudio.masks.instances_json import INSTANCES_FILE, InstanceInfo, write_instances_json
+from instance_nerfstudio.splats.instance_splatfacto import InstanceSplatfactoModel
+from instance_nerfstudio.splats.model_splats import model_splats
+from instance_nerfstudio.splats.splat_instances import SPLATS_FILE, SPLATS_FOLDER, write_splat_instances
 
 # All that an export can leave in its folder, and so all that --overwrite may delete.
-INSTANCES_ENTRIES = (MESHES_FOLDER, POINTS_FOLDER, THUMBNAILS_FOLDER, INSTANCES_FILE)
+INSTANCES_ENTRIES = (
+    MESHES_FOLDER,
+    POINTS_FOLDER,
+    THUMBNAILS_FOLDER,
+    SPLATS_FOLDER,
+    SPLATS_FILE,
+    INSTANCES_FILE,
+)
 
 
 @dataclass
 class ExportInstances:
-    """Export the objects of a trained instance-nerfacto one by one.
+    """Export the objects of a trained instance-nerfacto or instance-splatfacto one by one.
 
-    Each instance gets a coloured mesh of its own density (`meshes/`, GLB and PLY), points on it (`points/`, PLY) and a
-    picture of it alone (`thumbnails/`, PNG). `instances.json` describes them: category, score, box, files. Everything
-    is in the world frame of the data; the edits of the run are applied, and hidden instances are left out.
+    Of a NeRF, each instance gets a coloured mesh of its own density (`meshes/`, GLB and PLY) and points on it
+    (`points/`, PLY); of splats, its Gaussians (`splats/`, PLY), beside all of them with their `instance_id` in
+    `splats.ply`. Both get a picture of it alone (`thumbnails/`, PNG). `instances.json` describes them: category, score,
+    box, files. Everything is in the world frame of the data; the edits of the run are applied, and hidden instances are
+    left out.
     """
 
     load_config: Path
@@ -49,6 +63,8 @@ class ExportInstances:
     """Voxels along the longest side of an instance's box, from which its mesh is made; 512 at most."""
     num_points: int = 20000
     """Points on each mesh."""
+    clean_up: bool = True
+    """Of splats: take away Gaussians of an instance that lie apart from it, where masks leaked."""
     thumbnail_size: int = 512
     """Pixels of the longer side of the view from which a thumbnail is cut."""
     survey_size: int = 160
@@ -81,14 +97,10 @@ class ExportInstances:
             pipeline = load_run(self.load_config, self.eval_num_rays_per_chunk)
             columns = (TextColumn("{task.description:>20}"), BarColumn(bar_width=50), TimeElapsedColumn())
             with Progress(*columns, console=CONSOLE) as progress:
-                infos, meshes = self.export(pipeline, folder, progress)
-        if meshes < len(infos):
-            missing = f"{len(infos) - meshes} of the instances are nowhere solid, and have no mesh"
-            CONSOLE.print(f"[yellow]{missing}.")
-        CONSOLE.print(
-            f"[bold green]:white_check_mark: {meshes} meshes of {len(infos)} instances: {self.output_dir}",
-            soft_wrap=True,
-        )
+                infos, solid = self.export(pipeline, folder, progress)
+        if solid < len(infos):
+            CONSOLE.print(f"[yellow]{len(infos) - solid} of the instances are nowhere solid, and have no files.")
+        CONSOLE.print(f"[bold green]:white_check_mark: {solid} instances: {self.output_dir}", soft_wrap=True)
 
     def export(self, pipeline: Any, folder: Path, progress: Progress) -> tuple[list[InstanceInfo], int]:
         """Writes the instances into an existing, empty folder.
@@ -99,14 +111,16 @@ class ExportInstances:
             progress: gets two tasks.
 
         Returns:
-            What `instances.json` says, and how many of them have a mesh.
+            What `instances.json` says, and how many of them have a mesh or Gaussians.
 
         Raises:
             InputError: the pipeline has no instance field, or not the ids that are asked for.
         """
         model, datamanager = pipeline.model, pipeline.datamanager
         if not hasattr(model, "instance_head") or not model.config.use_instances:
-            raise InputError(f"{self.load_config}: has no instances; train with ns-train instance-nerfacto")
+            raise InputError(
+                f"{self.load_config}: has no instances; train with ns-train instance-nerfacto or instance-splatfacto"
+            )
         self._wanted(pipeline)  # not after minutes
         task = progress.add_task("Looking for objects", total=1.0)
         survey = survey_instances(
@@ -117,36 +131,71 @@ class ExportInstances:
             lambda share: progress.update(task, advance=share),
         )
         wanted = self._wanted(pipeline, survey)
-        task = progress.add_task("Meshes", total=max(1, len(wanted)))
+        task = progress.add_task("Objects", total=max(1, len(wanted)))
         files = {}
-        for info in wanted:
-            files[str(info.id)] = self.export_one(pipeline, folder, survey, info)
+        for info, written in self.export_each(pipeline, folder, survey, wanted):
+            files[str(info.id)] = written
             progress.update(task, advance=1)
         write_instances_json(folder / INSTANCES_FILE, wanted, files=files)
-        return wanted, sum("glb" in written for written in files.values())
+        return wanted, count_solid(files)
 
-    def export_one(self, pipeline: Any, folder: Path, survey: InstanceSurvey, info: InstanceInfo) -> dict[str, str]:
-        """Writes the files of one instance; returns their paths in `folder`."""
+    def export_each(
+        self,
+        pipeline: Any,
+        folder: Path,
+        survey: InstanceSurvey,
+        wanted: Sequence[InstanceInfo],
+        lock: AbstractContextManager | None = None,
+    ) -> Iterator[tuple[InstanceInfo, dict[str, str]]]:
+        """Writes the files of one instance after another; yields each with their paths in `folder`.
+
+        Args:
+            pipeline: in evaluation mode.
+            folder: gets the files.
+            survey: of the training views.
+            wanted: the instances, after the edits of the run.
+            lock: held while something is made of the model, where other threads render too.
+        """
+        lock = lock or nullcontext()
+        splats: dict[str, dict[str, str]] = {}
+        if isinstance(pipeline.model, InstanceSplatfactoModel):
+            with lock:
+                gathered = model_splats(pipeline, describe_run(pipeline, survey), self.clean_up)
+            splats = write_splat_instances(folder, gathered, wanted)
+        for info in wanted:
+            with lock:
+                if isinstance(pipeline.model, InstanceSplatfactoModel):
+                    files = splats[str(info.id)]
+                else:
+                    files = self._write_mesh(pipeline, folder, survey, info)
+                files = files | self._write_thumbnail(pipeline, folder, survey, info)
+            yield info, files
+
+    def _write_mesh(self, pipeline: Any, folder: Path, survey: InstanceSurvey, info: InstanceInfo) -> dict[str, str]:
         model, outputs = pipeline.model, pipeline.datamanager.train_dataparser_outputs
-        edits, name = model.edits_store.current(), file_stem(info.id)
-        parts = edits.parts(info.id)
+        edits = model.edits_store.current()
         mesh = instance_mesh(
             model,
             edits.merge_ids(model.instance_head.instance_ids) == info.id,
-            survey.surface(parts),
+            survey.surface(edits.parts(info.id)),
             survey.views,
             scene_from_world(outputs.dataparser_transform, outputs.dataparser_scale),
             InstanceMeshConfig(resolution=self.resolution),
         )
-        files: dict[str, str] = {}
-        if mesh is not None:
-            files |= write_mesh(folder, name, mesh)
-            files |= write_points(folder, name, *surface_points(mesh, self.num_points))
-        best = survey.best_view(parts)
-        if best is not None:
-            camera = deepcopy(survey.views.cameras[best : best + 1]).to("cpu")
-            files |= write_thumbnail(folder, name, model, camera, info.id, edits, self.thumbnail_size)
-        return files
+        if mesh is None:
+            return {}
+        points = surface_points(mesh, self.num_points)
+        return write_mesh(folder, file_stem(info.id), mesh) | write_points(folder, file_stem(info.id), *points)
+
+    def _write_thumbnail(
+        self, pipeline: Any, folder: Path, survey: InstanceSurvey, info: InstanceInfo
+    ) -> dict[str, str]:
+        edits = pipeline.model.edits_store.current()
+        best = survey.best_view(edits.parts(info.id))
+        if best is None:
+            return {}
+        camera = deepcopy(survey.views.cameras[best : best + 1]).to("cpu")
+        return write_thumbnail(folder, file_stem(info.id), pipeline.model, camera, info.id, edits, self.thumbnail_size)
 
     def _wanted(self, pipeline: Any, survey: InstanceSurvey | None = None) -> list[InstanceInfo]:
         edits = pipeline.model.edits_store.current()
@@ -169,3 +218,8 @@ def describe_run(pipeline: Any, survey: InstanceSurvey | None = None) -> list[In
         return infos
     to_scene = scene_from_world(outputs.dataparser_transform, outputs.dataparser_scale)
     return survey.describe(infos, known, np.linalg.inv(to_scene))
+
+
+def count_solid(files: Mapping[str, Mapping[str, str]]) -> int:
+    """How many instances have a mesh or Gaussians among their files."""
+    return sum("glb" in written or "splats" in written for written in files.values())

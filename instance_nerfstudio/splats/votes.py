@@ -38,15 +38,12 @@ def view_votes(
     if len(present) and present[-1] >= num_classes:
         raise ValueError(f"class {int(present[-1])} among the pixels, but there are only {num_classes} classes")
     conics = picture.info["conics"]
-    if out is None:
-        out = conics.new_zeros(conics.shape[1], num_classes)
-    if not len(present):
-        return out
+    total = torch.zeros(conics.shape[1], num_classes).to(conics) if out is None else out
     for some in present.split(CHANNELS_AT_ONCE):
         with torch.enable_grad():
             values = conics.new_zeros(conics.shape[1], len(some)).requires_grad_()
             blended = picture.composite(values)
         of_class = (classes[..., None] == some).to(blended.dtype)
         (votes,) = torch.autograd.grad(blended, values, of_class)
-        out.index_add_(1, some, votes)
-    return out
+        total.index_add_(1, some, votes)
+    return total

@@ -12,7 +12,7 @@ from nerfstudio.viewer.viewer_elements import ViewerControl
 
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.export.atomic_folder import atomic_folder
-from instance_nerfstudio.export.export_instances import ExportInstances
+from instance_nerfstudio.export.export_instances import ExportInstances, count_solid
 from instance_nerfstudio.export.export_masks import frame_of
 from instance_nerfstudio.export.instance_survey import InstanceSurvey
 from instance_nerfstudio.export.views import View
@@ -70,17 +70,17 @@ class PanelExports:
         self._say(f"Masks of this view: {folder}")
 
     def export_selection(self, selected: Sequence[int], infos: Sequence[InstanceInfo]) -> None:
-        """Meshes, points and pictures of the selected of all instances.
+        """The files of the selected of all instances.
 
         Raises:
             InputError: an export is running.
         """
         chosen = [info for info in infos if info.id in selected]
         with self._alone():
-            folder, meshes = export_selection(
+            folder, solid = export_selection(
                 self._run, self._pipeline, self._survey(), chosen, self._render_lock, self._say
             )
-        self._say(f"{meshes} meshes of {len(chosen)} instances: {folder}")
+        self._say(f"{solid} of {len(chosen)} instances: {folder}")
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -126,7 +126,7 @@ def export_selection(
     lock: AbstractContextManager,
     report: Callable[[str], object],
 ) -> tuple[Path, int]:
-    """Writes meshes, points and pictures of instances as `ns-export instances` does.
+    """Writes the files of instances as `ns-export instances` does.
 
     Args:
         run: folder of the run.
@@ -137,7 +137,7 @@ def export_selection(
         report: takes what is being done.
 
     Returns:
-        The new folder, and how many of the instances have a mesh.
+        The new folder, and how many of the instances have a mesh or Gaussians.
 
     Raises:
         InputError: nothing to export.
@@ -148,12 +148,11 @@ def export_selection(
     exporter = ExportInstances(run / "config.yml", folder)
     files: dict[str, dict[str, str]] = {}
     with atomic_folder(folder) as partial:
-        for number, info in enumerate(infos, 1):
-            report(f"Exporting {number} of {len(infos)} …")
-            with lock:
-                files[str(info.id)] = exporter.export_one(pipeline, partial, survey, info)
+        for number, (info, written) in enumerate(exporter.export_each(pipeline, partial, survey, infos, lock), 1):
+            files[str(info.id)] = written
+            report(f"Exported {number} of {len(infos)} …")
         write_instances_json(partial / INSTANCES_FILE, infos, files=files)
-    return folder, sum("glb" in written for written in files.values())
+    return folder, count_solid(files)
 
 
 def _next_folder(run: Path, kind: str) -> Path:

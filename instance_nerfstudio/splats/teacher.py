@@ -1,0 +1,75 @@
+"""From a NeRF to splats: what Gaussians take from a trained field of the same scene."""
+
+import gc
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from instance_nerfstudio.edits.edits_file import EditsStore
+from instance_nerfstudio.errors import InputError
+from instance_nerfstudio.export.atomic_folder import atomic_folder
+from instance_nerfstudio.export.export_masks import ExportMasks
+from instance_nerfstudio.instance_model import InstanceModel
+from instance_nerfstudio.load_run import load_run
+from instance_nerfstudio.masks.instances_json import MASKS_FOLDER
+from instance_nerfstudio.splats.start_points import surface_points
+from rcnn.safe_files import write_atomically
+
+POINTS_FILE = "points.ply"
+_POINTS = 100_000
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a field teaches."""
+
+    points: Path
+    """Its surfaces, as a PLY in the world frame."""
+    masks: Path | None
+    """Its instance masks of the training views; None of a field without instances, or where none are wanted."""
+
+
+def learn_from(load_config: Path, folder: Path, with_masks: bool) -> Lesson:
+    """Renders the training views of a field into a folder, or takes what a run that is gone on with has there.
+
+    The field's names and merges hold; what is hidden there is shown.
+
+    Args:
+        load_config: config.yml of a NeRF.
+        folder: gets `points.ply` and `instance_masks/`.
+        with_masks: whether the field's instances are wanted.
+
+    Raises:
+        InputError: no run there, or not of a NeRF.
+    """
+    points, masks = folder / POINTS_FILE, folder / MASKS_FOLDER
+    if not points.is_file():
+        if not load_config.is_file():
+            raise InputError(f"{load_config}: no such file; give the config.yml of a run with --pipeline.teacher")
+        CONSOLE.print(f"Rendering the training views of {load_config} …")
+        pipeline = load_run(load_config)
+        model = pipeline.model
+        if not hasattr(model, "camera_optimizer") or not hasattr(model, "field"):
+            raise InputError(f"{load_config}: is not a run of nerfacto or instance-nerfacto, which splats learn from")
+        with atomic_folder(folder) as partial:
+            if with_masks and isinstance(model, InstanceModel) and model.options.use_instances:
+                shown = model.edits_store.current().with_everything_shown()
+                model.edits_store = EditsStore(None, model.identity, shown)
+                ExportMasks(load_config, folder, cameras="train").export(pipeline, partial)
+            cloud = _as_ply(*surface_points(pipeline, _POINTS))
+            write_atomically(partial / POINTS_FILE, cloud)
+        del pipeline, model
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return Lesson(points, masks if masks.is_dir() else None)
+
+
+def _as_ply(points: torch.Tensor, colours: torch.Tensor) -> bytes:
+    import trimesh
+
+    data = trimesh.PointCloud(points.numpy(), colors=colours.numpy()).export(file_type="ply")
+    assert isinstance(data, bytes)
+    return data
