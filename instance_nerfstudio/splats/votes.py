@@ -38,12 +38,14 @@ def view_votes(
     if len(present) and present[-1] >= num_classes:
         raise ValueError(f"class {int(present[-1])} among the pixels, but there are only {num_classes} classes")
     conics = picture.info["conics"]
-    total = torch.zeros(conics.shape[1], num_classes).to(conics) if out is None else out
+    votes = conics.new_zeros(conics.shape[1], num_classes) if out is None else out
+    if not len(present):
+        return votes
     for some in present.split(CHANNELS_AT_ONCE):
         with torch.enable_grad():
             values = conics.new_zeros(conics.shape[1], len(some)).requires_grad_()
             blended = picture.composite(values)
         of_class = (classes[..., None] == some).to(blended.dtype)
-        (votes,) = torch.autograd.grad(blended, values, of_class)
-        total.index_add_(1, some, votes)
-    return total
+        (new_votes,) = torch.autograd.grad(blended, values, of_class)
+        votes.index_add_(1, some, new_votes)
+    return votes

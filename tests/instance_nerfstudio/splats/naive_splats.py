@@ -1,4 +1,4 @@
-"""Gaussians blended by loops over pixels and Gaussians, from the formulas of the paper, in float64; and scenes for it."""
+"""Gaussians blended by loops over pixels and Gaussians, from the formulas of the paper in float64; scenes for it."""
 
 import math
 from dataclasses import dataclass

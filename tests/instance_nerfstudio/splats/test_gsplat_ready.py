@@ -27,7 +27,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     ) -> None:
         package, home, tools = tmp_path / "gsplat", tmp_path / "cuda", tmp_path / "bin"
         for folder in (package, home / "bin", tools):
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         names = [tools / name for name in programs.split()] + [home / "bin" / "nvcc"] * toolkit
         for program in names:
             program.touch(mode=0o755)
@@ -51,14 +51,14 @@ def test_nothing_is_missing(machine: Machine) -> None:
 
 def test_no_device(machine: Machine) -> None:
     machine(cuda=False)
-    with pytest.raises(InputError, match="^instance-splatfacto needs a CUDA device, and torch .*; use a machine"):
+    with pytest.raises(InputError, match=r"^instance-splatfacto needs a CUDA device, and torch .*; use a machine"):
         require_gsplat()
 
 
 def test_no_gsplat(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine()
     monkeypatch.setattr(gsplat_ready, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="^instance-splatfacto needs gsplat; pip install"):
+    with pytest.raises(InputError, match=r"^instance-splatfacto needs gsplat; pip install"):
         require_gsplat()
 
 
@@ -105,7 +105,7 @@ def test_wheel_with_kernels_needs_a_device_alone(machine: Machine) -> None:
 def test_folder_that_cannot_be_made(machine: Machine, tmp_path: Path) -> None:
     machine()
     (tmp_path / "extensions").touch()
-    with pytest.raises(InputError, match="needs a folder for its kernels .*; set TORCH_EXTENSIONS_DIR"):
+    with pytest.raises(InputError, match=r"needs a folder for its kernels .*; set TORCH_EXTENSIONS_DIR"):
         require_gsplat()
 
 
