@@ -28,10 +28,11 @@ def _block(low: tuple[float, float, float], high: tuple[float, float, float], co
     return np.random.default_rng(0).uniform(low, high, (count, 3))
 
 
-# 400 Gaussians of the floor, 1000 of a table with 3 strays, 300 of a cup, one of a pin, 2 abstaining, none of 9.
+_STRAYS = [[x, y, 0.0] for x in (-2.8, -1.8, 2.0, 2.8) for y in (-2.8, -1.5, 2.8)]
+# 400 Gaussians of the floor, 1000 of a table with 12 strays, 300 of a cup, one of a pin, 2 abstaining, none of 9.
 PARTS = {
     0: _block((-3, -3, 0), (3, 3, 0), 400),
-    1: np.concatenate([_block((0, 0, 1), (1, 2, 1.5), 1000), [[2.8, 2.8, 0], [-2.8, 2.8, 0], [2.8, -2.8, 2]]]),
+    1: np.concatenate([_block((0, 0, 1), (1, 2, 1.5), 1000), _STRAYS]),
     2: _block((0.4, 0.4, 1.6), (0.5, 0.5, 1.8), 300),
     5: np.array([[-1.0, -1.0, 0.5]]),
     -1: np.array([[0.0, 0.0, -2.0], [0.0, 0.0, -3.0]]),
@@ -90,7 +91,7 @@ def test_files(splats: SplatParameters, ids: torch.Tensor, tmp_path: Path) -> No
         *(listed["splats"] for listed in files.values() if listed),
     }
     # What strayed is nobody's, and still there.
-    assert _counts(out / "splats.ply") == {-1: 5, 0: 400, 1: 1000, 2: 300, 5: 1}
+    assert _counts(out / "splats.ply") == {-1: 14, 0: 400, 1: 1000, 2: 300, 5: 1}
     assert _counts(out / "splats/00001.ply") == {1: 1000}
     assert torch.equal(read_splat_ply(out / "splats.ply")[0].means, splats.means)
     assert torch.equal(read_splat_ply(out / "splats/00002.ply")[0].means, splats.means[ids == 2])
@@ -100,8 +101,8 @@ def test_files(splats: SplatParameters, ids: torch.Tensor, tmp_path: Path) -> No
 def test_without_clean_up(splats: SplatParameters, ids: torch.Tensor, tmp_path: Path) -> None:
     gathered = _gather(splats, ids, clean_up=False)
     write_splat_instances(tmp_path, gathered, gathered.infos)
-    assert _counts(tmp_path / "splats.ply") == {-1: 2, 0: 400, 1: 1003, 2: 300, 5: 1}
-    assert _counts(tmp_path / "splats/00001.ply") == {1: 1003}
+    assert _counts(tmp_path / "splats.ply") == {-1: 2, 0: 400, 1: 1012, 2: 300, 5: 1}
+    assert _counts(tmp_path / "splats/00001.ply") == {1: 1012}
     assert gathered.infos[0].box_world == _gather(splats, ids).infos[0].box_world
 
 
@@ -142,7 +143,7 @@ def test_merged_instances(splats: SplatParameters, ids: torch.Tensor, tmp_path: 
     assert list(files) == ["2", "9"]
     # The pin is small and apart, yet no stray: the user says that it belongs.
     assert _counts(tmp_path / "splats/00002.ply") == {2: 1301}
-    assert _counts(tmp_path / "splats.ply") == {-1: 5, 0: 400, 2: 1301}
+    assert _counts(tmp_path / "splats.ply") == {-1: 14, 0: 400, 2: 1301}
     merged = gathered.infos[0]
     assert merged.name == "breakfast"
     assert merged.box_world is not None
@@ -156,7 +157,7 @@ def test_hidden_instances_are_left_out_unless_wanted(
     gathered = _gather(splats, ids, edits)
     files = write_splat_instances(tmp_path, gathered, [info for info in gathered.infos if info.id in (2, 5)])
     assert list(files) == ["2", "5"]
-    assert _counts(tmp_path / "splats.ply") == {-1: 5, 0: 400, 2: 300, 5: 1}
+    assert _counts(tmp_path / "splats.ply") == {-1: 14, 0: 400, 2: 300, 5: 1}
     isolated = _gather(splats, ids, _edits(Edit("isolate", (2,))))
     write_splat_instances(tmp_path / "alone", isolated, isolated.infos[1:2])
     assert _counts(tmp_path / "alone" / "splats.ply") == {2: 300}
@@ -169,7 +170,7 @@ def test_gaussians_that_cannot_be_drawn(splats: SplatParameters, ids: torch.Tens
     assert [info.box_world is None for info in gathered.infos] == [False, True, True, True]
     files = write_splat_instances(tmp_path, gathered, gathered.infos)
     assert files == {"1": {"splats": "splats/00001.ply"}, "2": {}, "5": {}, "9": {}}
-    assert _counts(tmp_path / "splats.ply") == {-1: 5, 0: 400, 1: 1000}
+    assert _counts(tmp_path / "splats.ply") == {-1: 14, 0: 400, 1: 1000}
 
 
 def test_no_instances(splats: SplatParameters, tmp_path: Path) -> None:

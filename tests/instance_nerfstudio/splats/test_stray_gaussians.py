@@ -53,6 +53,21 @@ def test_the_scene_frames_unit_does_not_matter() -> None:
         assert _stray(ball, flat_splats(unit * np.array([[0.0, 3, 0]]), 0.02 * unit)) == [0, 1]
 
 
+@pytest.mark.parametrize(("gap", "strays"), [(0.098, 1), (0.352, 2)])
+def test_the_reach_is_the_same_in_all_directions(gap: float, strays: int) -> None:
+    # 500 instances: 30 Gaussians in a clump, another at some distance from it, one far away.
+    rng = np.random.default_rng(RNG_SEED)
+    centres = rng.uniform(-1, 1, (500, 1, 3))
+    clumps = centres + 1e-3 * rng.uniform(-1, 1, (500, 30, 3))
+    near = centres + gap * _sphere(500, (0, 0, 0), 1.0)[:, None]
+    far = np.full((500, 1, 3), -9.0)
+    splats = flat_splats(np.concatenate([clumps, near, far], axis=1).reshape(-1, 3), 0.05)
+    # Centres alone are matter, and the reach is twice the size: 0.1.
+    found = stray_gaussians(splats, torch.arange(1, 501).repeat_interleave(32), StrayGaussiansConfig(extent=0.0))
+    assert (found.reshape(500, 32).sum(dim=1) == strays).all()
+    assert found.reshape(500, 32)[:, 32 - strays :].all()
+
+
 def test_bare_surfaces_of_few_large_gaussians_stay() -> None:
     # Half of a table top is textured: 2500 small Gaussians. The other half is bare: 25 large ones, ten times as far
     # apart, which hang together only by their size.
