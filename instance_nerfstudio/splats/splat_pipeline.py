@@ -9,7 +9,6 @@ from instance_nerfstudio.run_pipeline import RunPipeline, RunPipelineConfig
 from instance_nerfstudio.splats.gsplat_ready import require_gsplat
 from instance_nerfstudio.splats.instance_splatfacto import InstanceSplatfactoModel, InstanceSplatfactoModelConfig
 from instance_nerfstudio.splats.splat_datamanager import SplatDataManager, SplatDataManagerConfig
-from instance_nerfstudio.splats.teacher import learn_from
 
 LESSON_FOLDER = "teacher"
 
@@ -41,6 +40,8 @@ class SplatPipeline(RunPipeline):
         if config.teacher is not None and test_mode == "val":
             if config.run_folder is None:
                 raise InputError("--pipeline.teacher: is for ns-train")
+            from instance_nerfstudio.splats.teacher import learn_from  # with all that exports
+
             lesson = learn_from(config.teacher, config.run_folder / LESSON_FOLDER, config.model.use_instances)
             config.datamanager.start_points = lesson.points
             config.datamanager.masks_dir = lesson.masks or config.datamanager.masks_dir
