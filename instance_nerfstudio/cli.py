@@ -107,13 +107,15 @@ class LiftSplats:
     """Path to the config YAML file of a run of splatfacto or instance-splatfacto."""
     masks_dir: Path | None = None
     """Folder of the instance masks; by default those of the run, or `instance_masks/` in its scene."""
+    rasterizer: Literal["gsplat", "reference"] | None = None
+    """`gsplat` needs a CUDA GPU; `reference` is plain torch, and slow. By default the run's own, or gsplat."""
 
     def main(self) -> None:
         """Lifts the instances."""
         warnings.filterwarnings("ignore")
         from instance_nerfstudio.splats.lift_command import lift_splats  # nerfstudio takes seconds to load
 
-        lift_splats(self.load_config, self.masks_dir)
+        lift_splats(self.load_config, self.masks_dir, self.rasterizer)
 
 
 def main() -> None:

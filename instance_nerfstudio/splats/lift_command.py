@@ -20,18 +20,22 @@ from instance_nerfstudio.frozen_field.radiance_checkpoint import find_checkpoint
 from instance_nerfstudio.method_config import instance_splatfacto
 from instance_nerfstudio.splats.instance_splatfacto import InstanceSplatfactoModelConfig
 from instance_nerfstudio.splats.lift import held_out_miou, lift
+from instance_nerfstudio.splats.rasterize import Rasterizer
 from instance_nerfstudio.splats.splat_datamanager import SplatDataManagerConfig
 from instance_nerfstudio.splats.splat_pipeline import SplatPipeline, SplatPipelineConfig
 from instance_nerfstudio.splats.splat_trainer import SplatTrainerConfig
 from instance_nerfstudio.training import hushed_console
 
 
-def lift_splats(load_config: Path, masks_dir: Path | None = None, device: str | None = None) -> Path:
+def lift_splats(
+    load_config: Path, masks_dir: Path | None = None, rasterizer: Rasterizer | None = None, device: str | None = None
+) -> Path:
     """Writes a run of `instance-splatfacto` beside the given one, with its Gaussians and lifted instances.
 
     Args:
         load_config: config.yml of a run of `splatfacto` or `instance-splatfacto`.
         masks_dir: folder of the masks; those of the run, or of its scene, when None.
+        rasterizer: as in the options of `instance-splatfacto`; the run's own, or gsplat, when None.
         device: torch device; a GPU if there is one when None.
 
     Returns:
@@ -47,6 +51,8 @@ def lift_splats(load_config: Path, masks_dir: Path | None = None, device: str | 
     config.output_dir, config.experiment_name = load_config.resolve().parents[3], load_config.resolve().parents[2].name
     config.set_timestamp()
     datamanager = cast(SplatDataManagerConfig, config.pipeline.datamanager)
+    if rasterizer is not None:
+        cast(InstanceSplatfactoModelConfig, config.pipeline.model).rasterizer = rasterizer
     if masks_dir is not None:
         datamanager.masks_dir = masks_dir
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
