@@ -1,5 +1,6 @@
 """Instances for finished splats without training: each Gaussian's votes in the masks of the training views."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.nn import Parameter
 
-from instance_nerfstudio.evaluation.metrics import view_metrics
+from instance_nerfstudio.evaluation.metrics import InstanceMetrics
 from instance_nerfstudio.instance_classifier import InstanceClassifier
 from instance_nerfstudio.splats.assign import assign_classes
 from instance_nerfstudio.splats.class_codes import class_codes
@@ -83,13 +84,11 @@ def lifted_instead(model: InstanceSplatfactoModel, lifted: Lifted) -> Iterator[N
 
 @torch.no_grad()
 def held_out_miou(pipeline: SplatPipeline) -> float | None:
-    """Mean instance IoU of the held-out views, as evaluations report it; None where they have no masks."""
-    values = []
+    """Mean instance IoU over the held-out views, as evaluations report it; None where they have no masks."""
+    model, scene = pipeline.model, InstanceMetrics()
+    edits = model.edits_store.current().with_everything_shown()
     for camera, batch in pipeline.datamanager.fixed_indices_eval_dataloader:
-        truth = batch["instances"][..., 0].to(pipeline.model.device)
-        if bool((truth >= 0).any()):
-            edits = pipeline.model.edits_store.current().with_everything_shown()
-            ids = pipeline.model.render(camera, edits=edits)["instance_ids"][..., 0]
-            values.append(view_metrics(ids, edits.merge_ids(truth))["instance_miou"])
-    finite = [value for value in values if value == value]
-    return sum(finite) / len(finite) if finite else None
+        ids = model.render(camera, edits=edits)["instance_ids"][..., 0]
+        scene.update(ids, edits.merge_ids(batch["instances"][..., 0].to(ids)))
+    value = scene.compute()["instance_miou"]
+    return value if math.isfinite(value) else None

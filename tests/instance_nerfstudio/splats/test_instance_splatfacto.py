@@ -29,7 +29,7 @@ from instance_nerfstudio.viewer.picking import pick
 
 
 @pytest.fixture(scope="module")
-def trained_splats(closed_network: None, shared_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def trained_splats(closed_network: None, shared_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     torch.manual_seed(0)
     return train(small_splats(shared_scene, tmp_path_factory.mktemp("splats") / "out"))
 
@@ -199,7 +199,8 @@ def test_exports(trained_splats: Any, model: Any, shared_scene: Path, tmp_path: 
         assert len(one) == int((ids == info.id).sum())
         distance = (one.means - torch.from_numpy(centre).float()).norm(dim=-1)
         assert abs(float(distance.median()) - radius) < 0.2, "in the world frame"
-        assert trimesh.load(objects / "splats" / f"{info.id:05d}.ply").vertices.shape == (len(one), 3)
+        cloud: Any = trimesh.load(objects / "splats" / f"{info.id:05d}.ply")
+        assert cloud.vertices.shape == (len(one), 3)
         assert info.box_world is not None
         assert (objects / "thumbnails" / f"{info.id:05d}.png").is_file()
     files = json.loads((objects / "instances.json").read_text())
@@ -256,7 +257,7 @@ def test_one_instance(closed_network: None, tmp_path: Path) -> None:
     write_instances_json(scene / "instances.json", [InstanceInfo(7)])
     config = small_splats(scene, tmp_path / "out")
     config.max_num_iterations = 12
-    trainer = train(config)
+    trainer: Any = train(config)
     assert trainer.pipeline.model.instance_head.instance_ids.tolist() == [0, 7]
     with Progress(disable=True) as progress:
         lifted = lift(trainer.pipeline, progress)
