@@ -68,13 +68,15 @@ def _problem() -> tuple[str, str] | None:
             f"to write its kernels into {build_folder.parent}, which is read-only",
             "set TORCH_EXTENSIONS_DIR to a folder that can be written to",
         )
-    if CUDA_HOME is None or shutil.which("nvcc", path=Path(CUDA_HOME) / "bin") is None:
+    # torch guesses CUDA_HOME from where nvcc is, wrongly where that is a script or a link outside the toolkit.
+    headers = ("include/cuda_runtime.h", "targets/*/include/cuda_runtime.h")
+    if CUDA_HOME is None or not any(header for pattern in headers for header in Path(CUDA_HOME).glob(pattern)):
         return (
-            f"the CUDA toolkit to compile gsplat's kernels, and CUDA_HOME ({CUDA_HOME}) has no bin/nvcc",
+            f"the CUDA toolkit to compile gsplat's kernels, and CUDA_HOME ({CUDA_HOME}) has no include/cuda_runtime.h",
             "set CUDA_HOME to the toolkit's folder",
         )
     compiler = get_cxx_compiler()
-    if shutil.which(compiler) is None:
+    if shutil.which(compiler.partition(" ")[0]) is None:  # "ccache g++" is fine
         return (
             f"a C++ compiler to compile gsplat's kernels, and there is no {compiler}",
             "install g++, or set CXX to the compiler",

@@ -38,22 +38,24 @@ class Picture:
 
         Nothing is projected or sorted again. Gradients reach `values` alone, never geometry or opacity.
         """
-        if self.rasterizer == "gsplat":
-            from gsplat.cuda._wrapper import rasterize_to_pixels
-        else:
-            from instance_nerfstudio.splats.reference_blending import rasterize_to_pixels
-
         if values.shape[1] == 0:
             return values.new_zeros(*self.accumulation.shape[:2], 0)
+        return torch.cat([self._blend(some) for some in values.split(CHANNELS_AT_ONCE, dim=1)], dim=-1)
+
+    def _blend(self, values: Tensor) -> Tensor:
         info = self.info
-        blended = [
-            rasterize_to_pixels(
-                info["means2d"].detach(), info["conics"].detach(), some[None], info["opacities"].detach(),
-                info["width"], info["height"], info["tile_size"], info["isect_offsets"], info["flatten_ids"],
-            )[0][0]
-            for some in values.split(CHANNELS_AT_ONCE, dim=1)
-        ]  # fmt: skip
-        return torch.cat(blended, dim=-1)
+        means2d, conics, opacities = (info[name].detach() for name in ("means2d", "conics", "opacities"))
+        if self.rasterizer == "reference":
+            from instance_nerfstudio.splats.reference_blending import blend
+
+            return blend(means2d, conics, values[None], opacities, info["coverage"])[0][0]
+        from gsplat.cuda._wrapper import rasterize_to_pixels
+
+        blended, _ = rasterize_to_pixels(
+            means2d, conics, values[None], opacities,
+            info["width"], info["height"], info["tile_size"], info["isect_offsets"], info["flatten_ids"],
+        )  # fmt: skip
+        return blended[0]
 
 
 def rasterize(

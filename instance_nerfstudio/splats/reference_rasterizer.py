@@ -3,7 +3,6 @@
 Projection and spherical harmonics are gsplat's own torch code, which its tests hold against its kernels.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -18,10 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from instance_nerfstudio.splats.gaussians import Gaussians
-from instance_nerfstudio.splats.reference_blending import rasterize_to_pixels
-
-TILE_SIZE = 16
-"""gsplat's. It matters: a Gaussian counts in the whole of the tiles that its box of 3 standard deviations touches."""
+from instance_nerfstudio.splats.reference_blending import Coverage, blend
 
 
 def rasterization(
@@ -39,7 +35,7 @@ def rasterization(
     absgrad: bool,
     antialiased: bool,
 ) -> tuple[Float[Tensor, "1 H W C"], Float[Tensor, "1 H W 1"], dict[str, Any]]:
-    """`gsplat.rasterization` of one camera, unpacked: pictures, accumulation and the dict of intermediate results.
+    """`gsplat.rasterization` of one camera, unpacked: pictures, accumulation and intermediate results.
 
     See `instance_nerfstudio.splats.rasterize.rasterize` for the arguments. Where `depth`, the expected depth is the
     last channel.
@@ -51,25 +47,20 @@ def rasterization(
         directions = gaussians.means - torch.linalg.inv(viewmat)[:3, 3]
         colours = (_spherical_harmonics(sh_degree, directions, colours) + 0.5).clamp(min=0)
     values = torch.cat((colours[None], depths[..., None]), dim=-1) if depth else colours[None]
-    tiles = _tiles(means2d, radii, depths, width, height)
+    coverage = Coverage(means2d[0], conics[0], opacities[0], radii[0], depths[0], width, height)
+    picture, accumulation = blend(means2d, conics, values, opacities, coverage, absgrad)
     info = {
-        "camera_ids": None,
-        "gaussian_ids": None,
+        "gaussian_ids": None,  # as gsplat has it where nothing is packed
         "radii": radii,
         "means2d": means2d,
         "depths": depths,
         "conics": conics,
         "opacities": opacities,
-        **tiles,
         "width": width,
         "height": height,
-        "tile_size": TILE_SIZE,
         "n_cameras": 1,
+        "coverage": coverage,
     }
-    picture, accumulation = rasterize_to_pixels(
-        means2d, conics, values, opacities, width, height, TILE_SIZE,
-        tiles["isect_offsets"], tiles["flatten_ids"], absgrad=absgrad,
-    )  # fmt: skip
     if depth:
         expected = picture[..., -1:] / accumulation.clamp(min=1e-10)
         picture = torch.cat((picture[..., :-1], expected), dim=-1)
@@ -100,7 +91,7 @@ def _project(
     radii, means2d, depths, conics, _ = _fully_fused_projection(
         means, covariances, views, cameras, width, height, eps2d, near_plane
     )
-    opacities = gaussians.opacities[None]
+    opacities = gaussians.opacities[None].clone()  # a step of an optimizer must not reach into a finished picture
     if antialiased:
         _, projected = _persp_proj(*_world_to_cam(means, covariances, views), cameras, width, height)
         opacities = opacities * _compensations(projected, eps2d)
@@ -120,34 +111,3 @@ def _compensations(covariances: Float[Tensor, "1 N 2 2"], eps2d: float) -> Float
 
 def _determinants(matrices: Float[Tensor, "1 N 2 2"]) -> Float[Tensor, "1 N"]:
     return matrices[..., 0, 0] * matrices[..., 1, 1] - matrices[..., 0, 1] * matrices[..., 1, 0]
-
-
-@torch.no_grad()
-def _tiles(
-    means2d: Float[Tensor, "1 N 2"], radii: Int[Tensor, "1 N"], depths: Float[Tensor, "1 N"], width: int, height: int
-) -> dict[str, Any]:
-    """Which Gaussians touch which tile, from front to back: `gsplat.isect_tiles` and `gsplat.isect_offset_encode`."""
-    columns, rows = math.ceil(width / TILE_SIZE), math.ceil(height / TILE_SIZE)
-    limits = means2d.new_tensor([columns, rows]).long()
-    means, spread = means2d[0] / TILE_SIZE, radii[0, :, None] / TILE_SIZE
-    first = (means - spread).floor().long().clamp(min=0).minimum(limits)
-    last = (means + spread).ceil().long().clamp(min=0).minimum(limits)  # exclusive
-    across, down = (last - first).unbind(-1)
-    touched = torch.where(radii[0] > 0, across * down, 0)
-
-    front_to_back = depths[0].argsort(stable=True)
-    ids = front_to_back.repeat_interleave(touched[front_to_back])
-    # The how-manieth tile of its Gaussian each pair is.
-    nth = torch.arange(len(ids), device=ids.device) - (
-        touched[front_to_back].cumsum(0) - touched[front_to_back]
-    ).repeat_interleave(touched[front_to_back])
-    tile = (first[ids, 1] + nth // across[ids]) * columns + first[ids, 0] + nth % across[ids]
-    order = tile.argsort(stable=True)
-    counts = tile.bincount(minlength=columns * rows)
-    return {
-        "tile_width": columns,
-        "tile_height": rows,
-        "tiles_per_gauss": touched[None].int(),
-        "isect_offsets": (counts.cumsum(0) - counts).reshape(1, rows, columns).int(),
-        "flatten_ids": ids[order].int(),
-    }

@@ -74,7 +74,6 @@ def test_same_pictures(antialiased: bool) -> None:
 def test_same_intermediate_results() -> None:
     inputs = leaves()
     got, expected = (draw(inputs, name).info for name in ("gsplat", "reference"))
-    assert set(expected) <= set(got)
     seen = expected["radii"] > 0
     assert 0 < seen.sum() < COUNT
     assert ((got["radii"] > 0) != seen).sum() <= 2  # just beside the picture or not
@@ -83,10 +82,8 @@ def test_same_intermediate_results() -> None:
     for name in ("means2d", "depths", "conics", "opacities"):
         assert got[name].dtype == expected[name].dtype
         torch.testing.assert_close(got[name][seen], expected[name][seen], atol=1e-3, rtol=1e-3)
-    for name in ("width", "height", "tile_size", "tile_width", "tile_height", "n_cameras"):
+    for name in ("width", "height", "n_cameras", "gaussian_ids"):
         assert got[name] == expected[name]
-    assert got["isect_offsets"].shape == expected["isect_offsets"].shape
-    assert abs(len(got["flatten_ids"]) - len(expected["flatten_ids"])) <= 0.01 * len(expected["flatten_ids"])
 
 
 @pytest.mark.parametrize("antialiased", [False, True])

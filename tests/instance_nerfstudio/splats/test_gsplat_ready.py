@@ -26,11 +26,12 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
         programs: str = "nvcc ninja c++", *, cuda: bool = True, toolkit: bool = True, wheel: bool = False
     ) -> None:
         package, home, tools = tmp_path / "gsplat", tmp_path / "cuda", tmp_path / "bin"
-        for folder in (package, home / "bin", tools):
+        for folder in (package, home / "include", tools):
             folder.mkdir(parents=True, exist_ok=True)
-        names = [tools / name for name in programs.split()] + [home / "bin" / "nvcc"] * toolkit
-        for program in names:
-            program.touch(mode=0o755)
+        for program in programs.split():
+            (tools / program).touch(mode=0o755)
+        if toolkit:
+            (home / "include" / "cuda_runtime.h").touch()
         if wheel:
             (package / "csrc.so").touch()
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
@@ -81,9 +82,17 @@ def test_no_program(machine: Machine, programs: str, message: str) -> None:
     assert why.removeprefix("gsplat ") in str(error.value)
 
 
+def test_compilers_of_other_names(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine("nvcc ninja ccache")
+    monkeypatch.setenv("CXX", "ccache g++-14")
+    assert why_gsplat_cannot_run() is None
+    monkeypatch.setenv("CXX", "g++-14")
+    assert "there is no g++-14" in str(why_gsplat_cannot_run())
+
+
 def test_toolkit_elsewhere(machine: Machine) -> None:
     machine(toolkit=False)
-    with pytest.raises(InputError, match=r"CUDA_HOME \(.*cuda\) has no bin/nvcc; set CUDA_HOME"):
+    with pytest.raises(InputError, match=r"CUDA_HOME \(.*cuda\) has no include/cuda_runtime.h; set CUDA_HOME"):
         require_gsplat()
 
 

@@ -65,8 +65,14 @@ def test_opaque_ones_are_clamped_and_finish_a_pixel() -> None:
     # 0.999 leaves 1e-3. A second of 0.95 would leave 5e-5, too little: it ends the pixel and does not count itself.
     picture = draw(on_axis([1.0, 2.0, 3.0], [1.0, 0.95, 0.5]), torch.eye(3, dtype=torch.float64))
     assert picture.colours[8, 10].tolist() == pytest.approx([0.999, 0, 0])
-    picture = draw(on_axis([1.0, 2.0, 3.0], [1.0, 0.85, 0.2]), torch.eye(3, dtype=torch.float64))
+    gaussians = on_axis([1.0, 2.0, 3.0], [1.0, 0.85, 0.2])
+    gaussians.opacities.requires_grad_()
+    picture = draw(gaussians, torch.eye(3, dtype=torch.float64))
     assert picture.colours[8, 10].tolist() == pytest.approx([0.999, 0.001 * 0.85, 0.00015 * 0.2])
+    # What is clamped does not depend on the opacity; what lies behind it does on its own.
+    for channel, expected in ((0, [0, 0, 0]), (1, [0, 0.001, 0]), (2, [0, -0.001 * 0.2, 0.00015])):
+        (of_opacities,) = torch.autograd.grad(picture.colours[8, 10, channel], gaussians.opacities, retain_graph=True)
+        assert of_opacities.tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("antialiased", [False, True])
@@ -93,6 +99,23 @@ def test_same_as_naive_loops_where_pixels_are_finished() -> None:
     assert (naive.weights.sum(-1) > 0.999).sum() > 20
     picture = draw(gaussians, torch.eye(60, dtype=torch.float64), viewmat)
     torch.testing.assert_close(picture.colours, naive.weights)
+
+
+def test_gaussians_end_with_the_tiles_of_their_three_sigma_box() -> None:
+    cut = torch.zeros(64, dtype=torch.bool)
+    columns = torch.arange(64) + 0.5
+    for shift in torch.linspace(0, 1.5, 12).tolist():
+        ball = on_axis([2.0], [1.0], scale=0.9)
+        ball = Gaussians(ball.means + torch.tensor([shift, 0, 0]), ball.quats, ball.scales, ball.opacities)
+        picture = draw(ball, torch.ones(1, 1, dtype=torch.float64), width=64)
+        naive = naive_picture(ball, torch.eye(4, dtype=torch.float64), CAMERA, 64, HEIGHT)
+        torch.testing.assert_close(picture.accumulation, naive.weights)
+        (x, y), (xx, xy, yy) = picture.info["means2d"][0, 0], picture.info["conics"][0, 0]
+        dx, dy = x - columns, y - 8.5
+        alphas = torch.exp(-(xx * dx**2 + 2 * xy * dx * dy + yy * dy**2) / 2)
+        cut |= (alphas > 1 / 255) & (picture.accumulation[8, :, 0] == 0)
+    assert cut.nonzero()[:, 0].tolist() == list(range(48, 48 + int(cut.sum())))
+    assert cut.sum() > 1
 
 
 def test_single_precision_is_close() -> None:
@@ -164,16 +187,17 @@ def test_absolute_gradients_are_summed_over_pixels() -> None:
     assert not torch.allclose(expected, signed.abs())
 
 
-def test_rows_at_a_time_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    def results() -> list[Tensor]:
+def test_few_rows_at_a_time_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    def results(few_rows: bool) -> list[Tensor]:
         inputs = leaves(30)
         picture = draw(Gaussians(*inputs[:4]), inputs[4], inputs[5], sh_degree=1, absgrad=True)
+        assert (len(list(picture.info["coverage"].pairs())) > 5) == few_rows
         (picture.colours.square().sum() + picture.accumulation.square().sum()).backward()
         return [picture.colours, picture.info["means2d"].absgrad, *(tensor.grad for tensor in inputs)]  # type: ignore[list-item]
 
-    expected = results()
-    monkeypatch.setattr(reference_blending, "MOST_ELEMENTS", 700)
-    for got, want in zip(results(), expected, strict=True):
+    expected = results(False)
+    monkeypatch.setattr(reference_blending, "MOST_PAIRS", 700)
+    for got, want in zip(results(True), expected, strict=True):
         torch.testing.assert_close(got, want)
 
 
