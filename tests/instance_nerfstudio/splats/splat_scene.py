@@ -40,7 +40,6 @@ def small_splats(scene: Path, output: Path, **model: Any) -> Any:
         config.optimizers[name]["optimizer"].lr = 5e-2
     options = {
         "rasterizer": "reference",
-        "use_absgrad": False,
         "background_color": "white",
         "num_downscales": 0,
         "warmup_length": 40,
