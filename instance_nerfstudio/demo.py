@@ -2,21 +2,19 @@
 
 import json
 import shutil
-from collections.abc import Callable
-from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
-from threading import Thread
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from instance_nerfstudio.beside import beside
 from instance_nerfstudio.errors import InputError
 from rcnn.rooms import RoomConfig, make_room
 from rcnn.safe_files import write_atomically
@@ -25,8 +23,6 @@ from rcnn.safe_files import write_atomically
 if TYPE_CHECKING:
     from instance_nerfstudio.instance_datamanager import InstanceDataManagerConfig
     from instance_nerfstudio.instance_trainer import InstanceTrainerConfig
-
-Result = TypeVar("Result")
 
 _SCORES = {
     "psnr": "PSNR (dB)",
@@ -96,7 +92,7 @@ def run_demo(output_dir: Path) -> dict[str, float]:
     seconds: dict[str, float] = {}
 
     start = perf_counter()
-    ready = _beside(_prepare)
+    ready = beside(_prepare)
     with _progress(console) as progress:
         room = _room(output_dir / "room", demo_room(), progress)
     preset = ready.result()
@@ -157,20 +153,6 @@ def _prepare() -> DemoPreset:
     if torch.cuda.is_available():
         warm_up(preset.config)
     return preset
-
-
-def _beside(work: Callable[[], Result]) -> "Future[Result]":
-    """Does `work` in a thread that ends with the process, so that Ctrl-C need not wait for it."""
-    future: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # of whatever kind: it is raised where the result is asked for
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    return future
 
 
 def _progress(console: Console) -> Progress:

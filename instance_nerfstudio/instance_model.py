@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -26,6 +26,10 @@ from instance_nerfstudio.evaluation.metrics import view_metrics
 from instance_nerfstudio.instance_classifier import InstanceClassifier
 from instance_nerfstudio.viewer.instance_panel import InstancePanel
 from rcnn.instance_palette import overlay
+
+if TYPE_CHECKING:
+    from instance_nerfstudio.edits.seen_matter import SeenMatter
+    from instance_nerfstudio.export.scene_survey import SceneSurvey
 
 NO_EDITS = InstanceEdits()
 
@@ -69,6 +73,7 @@ class InstanceModel(Model):
         """To be called when the model and its `instance_head` are built."""
         self.options = options
         self.instances_active = False
+        self.scene_survey: SceneSurvey | None = None  # what training views saw, where the weights rest
         self.run_name, self._rendering = "", threading.local()
         start = InstanceEdits(
             hidden=frozenset(options.hidden_instances), isolated=frozenset(options.isolated_instances)
@@ -120,6 +125,10 @@ class InstanceModel(Model):
             batch["instance_targets"] = self.instance_head.targets(batch["instances"][..., 0].to(self.device))
         return batch["instance_targets"]
 
+    def seen_matter(self, edits: InstanceEdits) -> "SeenMatter | None":
+        """What training views saw of what the edits leave, where that is known."""
+        return None
+
     @contextmanager
     def edited(self, edits: InstanceEdits | None = None) -> Iterator[InstanceEdits]:
         """While open, what the model renders is edited, and it is in evaluation mode.
@@ -135,7 +144,8 @@ class InstanceModel(Model):
         if training:
             self.eval()
         if edits != NO_EDITS:
-            self._rendering.class_edits = ClassEdits.of(edits, self.instance_head.instance_ids)
+            seen = self.seen_matter(edits) if edits.hides_something else None
+            self._rendering.class_edits = ClassEdits.of(edits, self.instance_head.instance_ids, seen)
         try:
             yield edits
         finally:

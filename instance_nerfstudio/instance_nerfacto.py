@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,7 @@ from torch.nn import Parameter
 
 from instance_nerfstudio.compat import lpips_without_download
 from instance_nerfstudio.edits.hidden_matter import hits_nothing
+from instance_nerfstudio.edits.instance_edits import InstanceEdits
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.frozen_field.radiance_checkpoint import check_parameter_layout, is_resumed, load_radiance
 from instance_nerfstudio.fused_mlp import use_fused_mlps
@@ -42,6 +43,9 @@ from instance_nerfstudio.instance_voxels import InstanceVoxels
 from instance_nerfstudio.memory_chunks import in_chunks
 from instance_nerfstudio.radiance_outputs import radiance_outputs
 from instance_nerfstudio.side_stream import SideStream
+
+if TYPE_CHECKING:
+    from instance_nerfstudio.edits.seen_matter import SeenMatter
 
 
 @dataclass
@@ -114,6 +118,12 @@ class InstanceNerfactoModel(InstanceModel, NerfactoModel):
     @property
     def frozen(self) -> bool:
         return self.config.radiance_checkpoint is not None
+
+    def seen_matter(self, edits: InstanceEdits) -> "SeenMatter | None":
+        if self.scene_survey is None:
+            return None
+        ids = self.instance_head.instance_ids
+        return self.scene_survey.matter(edits.hides(ids.tolist()), ids, self.normalized_positions)
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         groups = {} if self.frozen else super().get_param_groups()

@@ -1,7 +1,9 @@
 """The pipeline of `instance-nerfacto`."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
+from instance_nerfstudio.export.scene_survey import SceneSurvey
 from instance_nerfstudio.frozen_field.cached_training import CachedTrainingConfig
 from instance_nerfstudio.instance_datamanager import InstanceDataManager, InstanceDataManagerConfig
 from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModel, InstanceNerfactoModelConfig
@@ -27,6 +29,11 @@ class InstancePipeline(RunPipeline):
 
     config: InstancePipelineConfig
     datamanager: InstanceDataManager
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.test_mode == "inference":
+            self.model.scene_survey = SceneSurvey(self.model, self.datamanager.train_dataset.cameras)
 
     @property
     def model(self) -> InstanceNerfactoModel:

@@ -16,7 +16,7 @@ from nerfstudio.model_components.losses import (
 )
 from torch import Tensor
 
-from instance_nerfstudio.edits.hidden_matter import shown_density, with_empty_space
+from instance_nerfstudio.edits.hidden_matter import shown_matter, with_empty_space
 from instance_nerfstudio.fused_proposals import rendered_samples
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def radiance_outputs(
     whole = None
     if not model.training and model.class_edits is not None and model.class_edits.shown is not None:
         whole = model.renderer_accumulation(weights=weights)
-        weights = ray_samples.get_weights(shown_density(model, model.class_edits, ray_samples, density, geometry))
+        ray_samples, weights, geometry = shown_matter(
+            model, model.class_edits, ray_bundle, ray_samples, density, geometry
+        )
     weights_list.append(weights)
     ray_samples_list.append(ray_samples)
     outputs: dict[str, Any] = {"accumulation": model.renderer_accumulation(weights=weights)}

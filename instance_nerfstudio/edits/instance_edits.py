@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +11,9 @@ from torch import Tensor
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.masks.instances_json import InstanceInfo
 from rcnn.instance_palette import colour_instances
+
+if TYPE_CHECKING:
+    from instance_nerfstudio.edits.seen_matter import SeenMatter
 
 Action = Literal["rename", "categorize", "recolour", "merge", "hide", "show", "isolate", "show_all"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
@@ -45,6 +48,10 @@ class InstanceEdits:
     def shows(self, instance: int) -> bool:
         """Whether the matter of an instance (0: background) is rendered."""
         return instance not in self.hidden and (not self.isolated or instance in self.isolated)
+
+    def hides(self, ids: Iterable[int]) -> tuple[int, ...]:
+        """Those of some ids before any merge whose matter is taken away."""
+        return tuple(i for i in ids if not self.shows(self.merged.get(i, i)))
 
     @property
     def hides_something(self) -> bool:
@@ -163,9 +170,13 @@ class ClassEdits:
     """Place of the class that each class was merged into, else its own; None without merges."""
     shown: Int[Tensor, " classes"] | None
     """Whether the matter of a class is rendered (bool); None when all is."""
+    seen: "SeenMatter | None" = None
+    """What the training views saw, where it is known and something is not rendered."""
 
     @classmethod
-    def of(cls, edits: InstanceEdits, instance_ids: Int[Tensor, " classes"]) -> "ClassEdits":
+    def of(
+        cls, edits: InstanceEdits, instance_ids: Int[Tensor, " classes"], seen: "SeenMatter | None" = None
+    ) -> "ClassEdits":
         """Edits of the classes with these ids, on their device."""
         ids = edits.merge_ids(instance_ids)
         listed = ids.tolist()
@@ -175,7 +186,7 @@ class ClassEdits:
             groups = torch.tensor([places[i] for i in listed], device=ids.device)
         if edits.hides_something:
             shown = torch.tensor([edits.shows(i) for i in listed], device=ids.device)
-        return cls(edits, ids, groups, shown)
+        return cls(edits, ids, groups, shown, seen)
 
 
 def _check(edit: Edit, present: set[int]) -> None:

@@ -130,6 +130,8 @@ class ExportInstances:
             self.max_views,
             lambda share: progress.update(task, advance=share),
         )
+        if model.scene_survey is not None:
+            model.scene_survey.use(survey)
         wanted = self._wanted(pipeline, survey)
         task = progress.add_task("Objects", total=max(1, len(wanted)))
         files = {}
@@ -191,11 +193,15 @@ class ExportInstances:
         self, pipeline: Any, folder: Path, survey: InstanceSurvey, info: InstanceInfo
     ) -> dict[str, str]:
         edits = pipeline.model.edits_store.current()
-        best = survey.best_view(edits.parts(info.id))
+        parts = edits.parts(info.id)
+        best = survey.best_view(parts)
         if best is None:
             return {}
+        surface = survey.surface(parts)
         camera = deepcopy(survey.views.cameras[best : best + 1]).to("cpu")
-        return write_thumbnail(folder, file_stem(info.id), pipeline.model, camera, info.id, edits, self.thumbnail_size)
+        return write_thumbnail(
+            folder, file_stem(info.id), pipeline.model, camera, info.id, edits, self.thumbnail_size, surface
+        )
 
     def _wanted(self, pipeline: Any, survey: InstanceSurvey | None = None) -> list[InstanceInfo]:
         edits = pipeline.model.edits_store.current()

@@ -1,23 +1,29 @@
 """The files of an exported instance: mesh as GLB and PLY, points as PLY, thumbnail as PNG."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from nerfstudio.cameras.cameras import Cameras
 from scipy import ndimage
+from torch import Tensor
 
 from instance_nerfstudio.edits.instance_edits import InstanceEdits
+from instance_nerfstudio.export.density_visibility import project
 from rcnn.safe_files import write_atomically, write_rgb_png
 from rcnn.visualization.scene_files import parts_as_glb
 
 if TYPE_CHECKING:
     import trimesh
 
+    from instance_nerfstudio.instance_model import InstanceModel
+
 MESHES_FOLDER, POINTS_FOLDER, THUMBNAILS_FOLDER = "meshes", "points", "thumbnails"
 _SMALLEST_THUMBNAIL = 16
+# What is rendered around the points of an instance that are known, relative to their extent and in pixels.
+_RIM, _RIM_PIXELS = 0.1, 4
 
 
 def file_stem(instance: int) -> str:
@@ -49,7 +55,14 @@ def write_points(
 
 
 def write_thumbnail(
-    folder: Path, name: str, model: Any, camera: Cameras, instance: int, edits: InstanceEdits, size: int
+    folder: Path,
+    name: str,
+    model: "InstanceModel",
+    camera: Cameras,
+    instance: int,
+    edits: InstanceEdits,
+    size: int,
+    surface: Float[Tensor, "points 3"],
 ) -> dict[str, str]:
     """Writes `thumbnails/NAME.png`: the instance alone on black, from `camera`; nothing if it isn't there.
 
@@ -61,12 +74,13 @@ def write_thumbnail(
         instance: its id after the merges.
         edits: those of the run.
         size: pixels of the longer side of the whole view, of which the thumbnail is cut out.
+        surface: points on the instance, in the scene frame: nothing is rendered far from them.
     """
     alone = edits.with_everything_shown()
     alone = InstanceEdits(merged=alone.merged, isolated=frozenset({instance}))
     longest = max(int(camera.height.max()), int(camera.width.max()))
     camera.rescale_output_resolution(size / longest, scale_rounding_mode="round")
-    outputs = model.render(camera.to(model.device), edits=alone)
+    outputs = model.render(_cropped_to(camera.to(model.device), surface.to(model.device)), edits=alone)
     shown = (outputs["instance_ids"][..., 0] == instance).cpu().numpy()
     if not shown.any():
         return {}
@@ -80,3 +94,31 @@ def write_thumbnail(
     path = f"{THUMBNAILS_FOLDER}/{name}.png"
     write_rgb_png(folder / path, picture)
     return {"thumbnail": path}
+
+
+def _cropped_to(camera: Cameras, points: Float[Tensor, "points 3"]) -> Cameras:
+    """The part of a camera's picture that shows points, with a rim; all of it when it shows none."""
+    rows, columns, _, inside = project(camera, points)
+    if not inside.any():
+        return camera
+    width, height = int(camera.width), int(camera.height)
+    (left, right), (top, bottom) = _with_rim(columns[inside], width), _with_rim(rows[inside], height)
+    return Cameras(
+        camera.camera_to_worlds,
+        camera.fx,
+        camera.fy,
+        camera.cx - left,
+        camera.cy - top,
+        right - left,
+        bottom - top,
+        camera.distortion_params,
+        camera.camera_type,
+        camera.times,
+        camera.metadata,
+    )
+
+
+def _with_rim(places: Float[Tensor, " points"], size: int) -> tuple[int, int]:
+    low, high = int(places.min()), int(places.max()) + 1
+    rim = round(_RIM * (high - low)) + _RIM_PIXELS
+    return max(0, low - rim), min(size, high + rim)

@@ -206,6 +206,8 @@ class InstancePanel(ViewerControl):
         if self._survey is None:
             if aloud:
                 self._say("Looking for the objects in the training views …")
+            if self._model.scene_survey is not None:
+                return self._model.scene_survey.get()
             cameras = self._pipeline.datamanager.train_dataset.cameras
             self._survey = survey_instances(
                 self._model, cameras, _SURVEY_SIZE, _SURVEY_VIEWS, lambda _: None, self._render_lock

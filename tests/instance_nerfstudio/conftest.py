@@ -51,14 +51,15 @@ def fresh_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def put_balls(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`put_balls(model, centres, radii, ids)`: an analytic field of opaque balls in the scene frame, known exactly.
 
-    Ball k has the colour `BALL_COLOURS[k]` and the most likely class `ids[k]`; what lies outside is empty background.
+    Ball k has the colour `BALL_COLOURS[k]` (a third one is green) and the most likely class `ids[k]`; what lies outside
+    is empty background.
     """
     import torch
 
     def put(model: Any, centres: Any, radii: Any, ids: Sequence[int] = IDS, density: float = 500.0) -> None:
         centres, radii = torch.as_tensor(centres).float(), torch.as_tensor(radii).float()
         log_density = float(np.log(density / model.field.average_init_density))
-        colours = torch.tensor(BALL_COLOURS)
+        colours = torch.tensor([*BALL_COLOURS, [0.1, 0.8, 0.2]])
         places = torch.tensor([0, *(model.instance_head.instance_ids.tolist().index(i) for i in ids)])
 
         class Balls(torch.nn.Module):

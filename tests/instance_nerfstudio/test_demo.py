@@ -10,6 +10,7 @@ from PIL import Image
 from rich.progress import Progress
 
 from instance_nerfstudio import cli, demo
+from instance_nerfstudio.beside import beside
 from instance_nerfstudio.contact_sheet import write_contact_sheet
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.masks.instances_json import InstanceInfo
@@ -79,9 +80,9 @@ def test_presets_fit_the_machine(monkeypatch) -> None:
 
 
 def test_work_beside_hands_over_its_result_or_its_error() -> None:
-    assert demo._beside(lambda: 3).result() == 3
+    assert beside(lambda: 3).result() == 3
     with pytest.raises(ZeroDivisionError):
-        demo._beside(lambda: 1 // 0).result()
+        beside(lambda: 1 // 0).result()
 
 
 def test_nerfstudio_loads_while_the_room_is_built() -> None:

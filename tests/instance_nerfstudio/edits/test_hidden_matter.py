@@ -22,6 +22,7 @@ def scene_of_balls(make_pipeline: Any, put_balls: Any) -> tuple[InstanceNerfacto
     """Model, a camera, and which balls each of its rays meets (H, W, 2), the near one first."""
     model = make_pipeline(test_mode="inference", num_proposal_samples_per_ray=(256,), num_nerf_samples_per_ray=128)
     model = model.eval().model
+    model.scene_survey = None  # the cameras of the data look at other balls
     pose = torch.tensor([[[1.0, 0, 0, 0.05], [0, 1, 0, 0.02], [0, 0, 1, 1.2]]])
     camera = Cameras(pose, 40.0, 40.0, 16.0, 12.0, width=32, height=24)
     centres = torch.tensor([[0.05, 0.0, 0.4], [0.0, 0.1, -0.5]])

@@ -129,6 +129,7 @@ def test_run_without_instances_is_shown_as_it_is() -> None:
 def balls(make_pipeline: Any, put_balls: Any) -> Any:
     pipeline = make_pipeline(test_mode="inference", num_proposal_samples_per_ray=(256,), num_nerf_samples_per_ray=128)
     model = pipeline.eval().model
+    model.scene_survey = None  # the cameras of the data look at other balls
     put_balls(model, [[0.0, 0.0, 0.4], [0.0, 0.0, -0.5]], [0.2, 0.3])
     return model
 
