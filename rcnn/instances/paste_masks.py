@@ -1,9 +1,10 @@
 """Masks over boxes laid into the grid."""
 
+from collections.abc import Callable
 from math import prod
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rcnn.backbones import Extent
@@ -29,7 +30,31 @@ def paste_masks(
         shape: voxels of the grid.
         threshold: to be exceeded.
     """
-    boxes, masks = boxes.float(), masks.float()
+    return paste_channels(masks.float()[..., None], boxes, shape, threshold)[0]
+
+
+@torch.no_grad()
+def paste_channels(
+    masks: Float[Tensor, "D M M M C"],
+    boxes: Float[Tensor, "D columns"],
+    shape: Extent,
+    threshold: float,
+    judge: Callable[[Float[Tensor, "V C"], Int64[Tensor, "V"]], Float[Tensor, "V"]] | None = None,
+) -> tuple[VoxelMasks, Float[Tensor, "D"]]:
+    """`paste_masks` of masks with several numbers a cell.
+
+    Args:
+        masks: float32; anything about the cells.
+        boxes: AABBs or OBBs in voxels.
+        shape: voxels of the grid.
+        threshold: to be exceeded.
+        judge: makes the probability of a voxel of the numbers there and of its index, (x * Y + y) * Z + z; the first
+            number is the probability when None.
+
+    Returns:
+        The masks, and the mean probability of the voxels in each, 0 of those without any.
+    """
+    boxes = boxes.float()
     aabbs = enclosing_aabb(boxes)
     limit = aabbs.new_tensor(shape)
     # Of the voxels with their centres inside, the first and the one behind the last.
@@ -37,7 +62,7 @@ def paste_masks(
     behind = (aabbs[:, 3:] - 0.5).floor().add(1).minimum(limit)
     sides = (behind - first).clamp(min=0).long()
     volumes = sides.prod(1)
-    parts, counts = [volumes[:0]], []
+    parts, counts, totals = [volumes[:0]], [volumes[:0]], [boxes[:0, 0]]
     start, sizes = 0, volumes.tolist()
     while start < len(sizes):
         end, total = start + 1, sizes[start]
@@ -45,17 +70,28 @@ def paste_masks(
             total += sizes[end]
             end += 1
         some = slice(start, end)
-        voxels, owners = _paste(masks[some], boxes[some], first[some].long(), sides[some], total, shape, threshold)
+        voxels, owners, sure = _paste(
+            masks[some], boxes[some], first[some].long(), sides[some], total, shape, threshold, judge
+        )
         parts.append(voxels)
         counts.append(torch.bincount(owners, minlength=end - start))
+        totals.append(sure.new_zeros(end - start).index_add(0, owners, sure))
         start = end
-    return VoxelMasks(torch.cat(parts), torch.cat([volumes[:0], *counts]), shape)
+    count = torch.cat(counts)
+    return VoxelMasks(torch.cat(parts), count, shape), torch.cat(totals) / count.clamp(min=1)
 
 
 def _paste(
-    masks: Tensor, boxes: Tensor, first: Tensor, sides: Tensor, total: int, shape: Extent, threshold: float
-) -> tuple[Tensor, Tensor]:
-    """Voxels of the masks, and the mask of each."""
+    masks: Tensor,
+    boxes: Tensor,
+    first: Tensor,
+    sides: Tensor,
+    total: int,
+    shape: Extent,
+    threshold: float,
+    judge: Callable[[Tensor, Tensor], Tensor] | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Voxels of the masks, the mask of each, and its probability."""
     volumes = sides.prod(1)
     owners = torch.arange(len(boxes), device=boxes.device).repeat_interleave(volumes, output_size=total)
     place = torch.arange(total, device=boxes.device) - (volumes.cumsum(0) - volumes)[owners]
@@ -63,12 +99,13 @@ def _paste(
     voxel = torch.stack([place // (side[:, 1] * side[:, 2]), place // side[:, 2] % side[:, 1], place % side[:, 2]], 1)
     voxel += first[owners]
     fractions = to_box_frame(voxel + 0.5, boxes[owners])
-    chosen = _interpolated(masks, owners, fractions) > threshold
+    found = _interpolated(masks, owners, fractions)
+    x, y, z = voxel.unbind(1)
+    voxels = (x * shape[1] + y) * shape[2] + z
+    sure = found[:, 0] if judge is None else judge(found, voxels)
     # What encloses an OBB has voxels outside of it.
-    chosen &= ((fractions >= 0) & (fractions <= 1)).all(1)
-    chosen = chosen.nonzero()[:, 0]
-    x, y, z = voxel[chosen].unbind(1)
-    return (x * shape[1] + y) * shape[2] + z, owners[chosen]
+    chosen = ((sure > threshold) & ((fractions >= 0) & (fractions <= 1)).all(1)).nonzero()[:, 0]
+    return voxels[chosen], owners[chosen], sure[chosen]
 
 
 def _interpolated(masks: Tensor, owners: Tensor, fractions: Tensor) -> Tensor:
@@ -77,13 +114,13 @@ def _interpolated(masks: Tensor, owners: Tensor, fractions: Tensor) -> Tensor:
     low = places.floor().clamp(max=max(cells - 2, 0))
     after = places - low
     low = low.long()
-    flat, base = masks.reshape(-1), owners * prod(masks.shape[1:])
-    result = torch.zeros_like(places[:, 0])
+    flat, base = masks.flatten(0, 3), owners * prod(masks.shape[1:4])
+    result = places.new_zeros(len(places), masks.shape[4])
     for corner in range(8):
         steps = (corner >> 2, corner >> 1 & 1, corner & 1)
-        weight, index = 1.0, torch.zeros_like(base)
+        weight, index = places.new_ones(len(places), 1), torch.zeros_like(base)
         for axis, step in enumerate(steps):
-            weight = weight * (after[:, axis] if step else 1 - after[:, axis])
+            weight = weight * (after[:, axis, None] if step else 1 - after[:, axis, None])
             index = index * cells + (low[:, axis] + step).clamp(max=cells - 1)
         result += weight * flat[base + index]
     return result

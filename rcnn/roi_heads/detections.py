@@ -1,9 +1,11 @@
 """From what the box head says about proposals to objects: a class, a score and a box each, without repetitions."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 
 from rcnn.backbones import Extent
@@ -47,6 +49,13 @@ class Detections:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def rescored(self, scores: Float[Tensor, "D"]) -> tuple[Detections, Int64[Tensor, "D"]]:
+        """The objects with other scores, in their new order, which is returned too."""
+        order = scores.argsort(descending=True, stable=True)
+        masks = None if self.masks is None else self.masks[order]
+        mask_boxes = None if self.mask_boxes is None else self.mask_boxes[order]
+        return Detections(self.boxes[order], scores[order], self.labels[order], masks, mask_boxes), order
+
 
 @torch.no_grad()
 def select_detections(
@@ -81,11 +90,7 @@ def score_masks(found: Detections, threshold: float) -> Detections:
         threshold: a cell is filled with more probability than this; a mask without such a cell gets the score 0.
     """
     assert found.masks is not None
-    assert found.mask_boxes is not None
     cells = found.masks.flatten(1)
     filled = cells > threshold
     scores = found.scores * (cells * filled).sum(1) / filled.sum(1).clamp(min=1)
-    order = scores.argsort(descending=True, stable=True)
-    return Detections(
-        found.boxes[order], scores[order], found.labels[order], found.masks[order], found.mask_boxes[order]
-    )
+    return found.rescored(scores)[0]

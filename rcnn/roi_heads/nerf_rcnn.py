@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rcnn.backbones import GridBatch, ResNetConfig
 from rcnn.grids import DensityGrid
-from rcnn.instances import SceneInstances, mask_nms, paste_masks
+from rcnn.instances import REFINEMENT_WEIGHTS, SceneInstances, VoxelMasks, mask_nms, paste_masks, paste_refined_masks
 from rcnn.roi_heads.box_head import BoxHeadConfig
 from rcnn.roi_heads.detections import Detections, score_masks
 from rcnn.roi_heads.mask_head import MaskHeadConfig
@@ -44,6 +44,10 @@ class NeRFRCNNConfig:
     mask_scoring: bool = True
     """Whether an instance's score is the probability of its class times how sure its mask is of its cells ("maskness",
     Wang et al., SOLO, ECCV 2020), or the former alone, as published."""
+    mask_refinement: tuple[float, ...] = ()
+    """Weights by which masks are judged anew voxel by voxel, with the grid's opacity
+    (`rcnn.instances.paste_refined_masks`; `tests/benchmarks/fit_mask_refinement.py` finds them for a trained detector).
+    None: masks as the head draws them, as published."""
     mask_nms_iou: float = 0.5
     """An instance whose mask overlaps a better one's by more, of any class, is dropped."""
     resolution: int = 160
@@ -56,6 +60,8 @@ class NeRFRCNNConfig:
             raise ValueError("training_proposals, proposals and resolution must be at least 1")
         if not (0 < self.mask_threshold < 1 and 0 < self.mask_nms_iou <= 1):
             raise ValueError("mask_threshold and mask_nms_iou must lie between 0 and 1")
+        if len(self.mask_refinement) not in (0, REFINEMENT_WEIGHTS):
+            raise ValueError(f"mask_refinement must have {REFINEMENT_WEIGHTS} weights, or none")
 
 
 class NeRFRCNN(nn.Module):
@@ -183,16 +189,32 @@ class NeRFRCNN(nn.Module):
     ) -> list[SceneInstances]:
         """:meth:`detect`, with masks pasted into each grid and without instances that repeat better ones."""
         results = []
-        for found, extent in zip(self.detect(batch, proposals), batch.extents, strict=True):
-            if self.config.mask_scoring:
-                found = score_masks(found, self.config.mask_threshold)
-            assert found.masks is not None
-            assert found.mask_boxes is not None
-            masks = paste_masks(found.masks, found.mask_boxes, extent, self.config.mask_threshold)
+        for found, features, extent in zip(self.detect(batch, proposals), batch.features, batch.extents, strict=True):
+            x, y, z = extent
+            found, masks = self._pasted(found, features[3, :x, :y, :z])
             whole = SceneInstances(found.boxes, found.scores, found.labels, masks, self.config.categories)
             kept = mask_nms(masks, found.scores, None, self.config.mask_nms_iou)
             results.append(whole.select(kept[masks.counts[kept] > 0]))
         return results
+
+    def _pasted(self, found: Detections, opacity: Float[Tensor, "X Y Z"]) -> tuple[Detections, VoxelMasks]:
+        """Objects by descending score, and their masks in the grid."""
+        config, (x, y, z) = self.config, opacity.shape
+        assert found.masks is not None
+        assert found.mask_boxes is not None
+        if config.mask_refinement:
+            masks, sure = paste_refined_masks(
+                found.masks, found.mask_boxes, opacity, config.mask_refinement, config.mask_threshold
+            )
+            if not config.mask_scoring:
+                return found, masks
+            found, order = found.rescored(found.scores * sure)
+            return found, masks.select(order)
+        if config.mask_scoring:
+            found = score_masks(found, config.mask_threshold)
+            assert found.masks is not None
+            assert found.mask_boxes is not None
+        return found, paste_masks(found.masks, found.mask_boxes, (x, y, z), config.mask_threshold)
 
 
 def compact_config(

@@ -52,6 +52,26 @@ def test_a_grid_gets_what_it_gets_alone(rotated: bool) -> None:
         assert (found.scores.diff() <= 0).all()
 
 
+def test_masks_are_refined_where_the_config_says_so() -> None:
+    aabbs, batch = torch.tensor([[2.0, 3, 1, 20, 15, 9], [5, 11, 4, 27, 24, 16]]), GridBatch.collate(grids())
+    model = detector()
+    plain = model.instances(batch, [aabbs] * 2)
+    # By the mask alone, and sure of whatever it takes: the same masks, with the scores of the classes.
+    model.config = replace(model.config, mask_refinement=(-4e3, 1e4, *[0.0] * 21))
+    refined = model.instances(batch, [aabbs] * 2)
+    for before, after in zip(plain, refined, strict=True):
+        assert len(after)
+        assert (after.scores.diff() <= 0).all()
+        assert after.masks.iou(before.masks).amax(1).min() > 0.99
+    # And by opacity alone, masks hold what is opaque.
+    model.config = replace(model.config, mask_refinement=(-5e3, *[0.0] * 4, 1e4, *[0.0] * 17))
+    for after, grid in zip(model.instances(batch, [aabbs] * 2), grids(), strict=True):
+        assert len(after)
+        assert (grid[3].reshape(-1)[after.masks.voxels] >= 0.4999).all()
+    with pytest.raises(ValueError, match="23 weights"):
+        NeRFRCNNConfig(mask_refinement=(1.0,))
+
+
 def test_without_proposals_there_is_nothing() -> None:
     model = detector()
     none = [torch.zeros(0, 6)] * 2
