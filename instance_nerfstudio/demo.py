@@ -1,7 +1,10 @@
 """`instance-nerf demo`: from nothing to a room whose objects keep their identity from every camera."""
 
+import gc
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -145,14 +148,39 @@ def run_demo(output_dir: Path) -> dict[str, float]:
 
 
 def _prepare() -> DemoPreset:
-    """Loads what the demo needs after its room; on a GPU kernels are compiled and loaded, too."""
-    from instance_nerfstudio.export import export_masks  # noqa: F401 - it takes seconds to load
-    from instance_nerfstudio.training import warm_up
+    """Loads what the demo needs after its room; on a GPU kernels are compiled, too."""
+    with _without_collection():
+        if torch.cuda.is_available():
+            gpu = beside(_wake_gpu)
+            from instance_nerfstudio.compile_ahead import compile_ahead
+            from instance_nerfstudio.model_options import instance_nerfacto_model  # a third of what is to be loaded
 
-    preset = demo_preset()
-    if torch.cuda.is_available():
-        warm_up(preset.config)
-    return preset
+            gpu.result()
+            compile_ahead(instance_nerfacto_model(), torch.device("cuda"))
+        from instance_nerfstudio.export import export_masks  # noqa: F401
+
+        return demo_preset()
+
+
+def _wake_gpu() -> None:
+    """CUDA, cuBLAS and what Triton builds for itself get ready, while nerfstudio loads."""
+    from instance_nerfstudio.hash_grids.implementation import triton_problem
+
+    with suppress(Exception):  # where it matters it is raised again
+        ones = torch.ones(64, 64, device="cuda")
+        (ones @ ones).sum().item()
+        triton_problem(torch.device("cuda"))
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """While open, no garbage is collected. What is loaded inside stays: searching it takes a quarter of loading it."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _progress(console: Console) -> Progress:

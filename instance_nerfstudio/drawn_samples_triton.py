@@ -2,12 +2,13 @@
 # Triton reads the kernels itself; their types are not Python's.
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false, reportCallIssue=false
 
-import torch
 import triton
 import triton.language as tl
 from jaxtyping import Float
 from nerfstudio.cameras.rays import RaySamples
 from torch import Tensor
+
+from instance_nerfstudio.kernel_launch import launch
 
 _RAYS = 8  # per program
 
@@ -88,11 +89,11 @@ def draw_samples(
     total = weights.new_empty(count)
     if count:
         weights, *rows = rows
-        with torch.cuda.device_of(weights):
-            _draw[(triton.cdiv(count, _RAYS),)](
-                weights, jitter.contiguous(), *rows, geometry, positions, drawn, total,
-                count, weights.stride(0), *(x.stride(0) for x in rows), geometry.stride(0), geometry.stride(1),
-                samples=samples, wide=triton.next_power_of_2(samples), draws=draws, features=features,
-                padded=triton.next_power_of_2(features), rays=_RAYS, num_warps=4, enable_fp_fusion=False,
-            )  # fmt: skip
+        launch(
+            _draw, (triton.cdiv(count, _RAYS),),
+            weights, jitter.contiguous(), *rows, geometry, positions, drawn, total,
+            count, weights.stride(0), *(x.stride(0) for x in rows), geometry.stride(0), geometry.stride(1),
+            samples=samples, wide=triton.next_power_of_2(samples), draws=draws, features=features,
+            padded=triton.next_power_of_2(features), rays=_RAYS, num_warps=4, enable_fp_fusion=False,
+        )  # fmt: skip
     return positions, drawn, total

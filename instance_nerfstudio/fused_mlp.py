@@ -11,6 +11,7 @@ from jaxtyping import Float
 from nerfstudio.field_components.mlp import MLP
 from torch import Tensor, nn
 
+from instance_nerfstudio.kernel_launch import takes_kernels
 from instance_nerfstudio.tall_linear import tall_linear
 
 # What the kernel holds in registers and shared memory at once.
@@ -24,7 +25,7 @@ class FusedMLP(MLP):
     """
 
     def pytorch_fwd(self, in_tensor: Float[Tensor, "*bs in_dim"]) -> Float[Tensor, "*bs out_dim"]:
-        if not in_tensor.is_cuda or torch.is_autocast_enabled():
+        if not takes_kernels(in_tensor) or torch.is_autocast_enabled():
             return super().pytorch_fwd(in_tensor)
         layers = [cast(nn.Linear, layer) for layer in self.layers]
         rows = in_tensor.reshape(-1, self.in_dim).float()

@@ -4,11 +4,12 @@
 
 from collections.abc import Sequence
 
-import torch
 import triton
 import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from instance_nerfstudio.kernel_launch import launch
 
 _BLOCK = 128  # rows per program
 _WARPS = 4
@@ -69,10 +70,10 @@ def mlp_forward(
     if len(x):
         wide = [max(triton.next_power_of_2(n), _SMALLEST) for n in (x.shape[1], first.out_features, out.shape[1])]
         end = "none" if out_activation is None else type(out_activation).__name__.lower()
-        with torch.cuda.device_of(x):
-            _mlp[(triton.cdiv(len(x), _BLOCK),)](
-                x.contiguous(), out, first.weight, first.bias, middle.weight, middle.bias, last.weight, last.bias,
-                len(x), inputs=x.shape[1], hidden=first.out_features, outputs=out.shape[1], layers=len(layers), end=end,
-                wide_in=wide[0], wide_hidden=wide[1], wide_out=wide[2], block=_BLOCK, num_warps=_WARPS,
-            )  # fmt: skip
+        launch(
+            _mlp, (triton.cdiv(len(x), _BLOCK),),
+            x.contiguous(), out, first.weight, first.bias, middle.weight, middle.bias, last.weight, last.bias,
+            len(x), inputs=x.shape[1], hidden=first.out_features, outputs=out.shape[1], layers=len(layers), end=end,
+            wide_in=wide[0], wide_hidden=wide[1], wide_out=wide[2], block=_BLOCK, num_warps=_WARPS,
+        )  # fmt: skip
     return out

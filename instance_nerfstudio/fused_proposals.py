@@ -15,6 +15,7 @@ from torch import Tensor
 
 from instance_nerfstudio.fused_mlp import FusedMLP
 from instance_nerfstudio.hash_grids.hash_grid import CubicContraction, HashGrid
+from instance_nerfstudio.kernel_launch import takes_kernels
 
 if TYPE_CHECKING:
     from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModel
@@ -58,7 +59,7 @@ def rendered_samples(
         that do not fit.
     """
     origins = ray_bundle.origins
-    if model.training or not model.fused_proposals or not origins.is_cuda or ray_bundle.times is not None:
+    if model.training or not model.fused_proposals or not takes_kernels(origins) or ray_bundle.times is not None:
         return None
     if torch.is_autocast_enabled() or origins.ndim != 2:
         return None

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from instance_nerfstudio.hash_grids.hash_grid_triton import _axis_of
+from instance_nerfstudio.kernel_launch import launch
 
 # Points per program, and its warps.
 _DENSITY: dict[str, Any] = {"block": 128, "num_warps": 4, "enable_fp_fusion": False}
@@ -181,12 +182,12 @@ def proposal_density(
     out = bins.new_empty(count, samples)
     hidden = layers[0].shape[0]
     if count:
-        with torch.cuda.device_of(bins):
-            _density[(triton.cdiv(count * samples, _DENSITY["block"]),)](
-                *rays, bins, *near_far, _stride(bins), table.view(torch.int64), scalings, *layers, out, count * samples,
-                scale, samples=samples, levels=len(scalings), size=len(table) // len(scalings), hidden=hidden,
-                wide=triton.next_power_of_2(hidden), piecewise=piecewise, **_DENSITY,
-            )  # fmt: skip
+        launch(
+            _density, (triton.cdiv(count * samples, _DENSITY["block"]),),
+            *rays, bins, *near_far, _stride(bins), table.view(torch.int64), scalings, *layers, out, count * samples,
+            scale, samples=samples, levels=len(scalings), size=len(table) // len(scalings), hidden=hidden,
+            wide=triton.next_power_of_2(hidden), piecewise=piecewise, **_DENSITY,
+        )  # fmt: skip
     return out
 
 
@@ -209,16 +210,17 @@ def resample(
     cdf, out = density.new_empty(count, old + 1), density.new_empty(count, samples + 1)
     depth = density.new_empty(count, 1)
     if count:
-        with torch.cuda.device_of(density):
-            _cumulate[(triton.cdiv(count, _RAYS),)](
-                density, bins, *near_far, _stride(bins), anneal, cdf, depth, count, samples=old,
-                wide=triton.next_power_of_2(old), padding=_HISTOGRAM_PADDING, smallest=_SMALLEST_SUM,
-                piecewise=piecewise, rays=_RAYS, num_warps=4, enable_fp_fusion=False,
-            )  # fmt: skip
-            _place[(triton.cdiv(out.numel(), _BINS),)](
-                cdf, bins, _stride(bins), out, out.numel(), samples=old, edges=samples + 1,
-                steps=(old + 1).bit_length(), block=_BINS, num_warps=4, enable_fp_fusion=False,
-            )  # fmt: skip
+        launch(
+            _cumulate, (triton.cdiv(count, _RAYS),),
+            density, bins, *near_far, _stride(bins), anneal, cdf, depth, count, samples=old,
+            wide=triton.next_power_of_2(old), padding=_HISTOGRAM_PADDING, smallest=_SMALLEST_SUM,
+            piecewise=piecewise, rays=_RAYS, num_warps=4, enable_fp_fusion=False,
+        )  # fmt: skip
+        launch(
+            _place, (triton.cdiv(out.numel(), _BINS),),
+            cdf, bins, _stride(bins), out, out.numel(), samples=old, edges=samples + 1,
+            steps=(old + 1).bit_length(), block=_BINS, num_warps=4, enable_fp_fusion=False,
+        )  # fmt: skip
     return out, depth
 
 

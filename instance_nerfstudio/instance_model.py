@@ -13,7 +13,6 @@ from nerfstudio.cameras.camera_optimizers import CameraOptimizer
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
-from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.models.base_model import Model
 from nerfstudio.utils import colormaps
 from torch import Tensor
@@ -28,6 +27,8 @@ from instance_nerfstudio.viewer.instance_panel import InstancePanel
 from rcnn.instance_palette import overlay
 
 if TYPE_CHECKING:
+    from nerfstudio.engine.trainer import TrainerConfig
+
     from instance_nerfstudio.edits.seen_matter import SeenMatter
     from instance_nerfstudio.export.scene_survey import SceneSurvey
 
@@ -96,7 +97,7 @@ class InstanceModel(Model):
         """Whether all but the instances comes from another run and stays as it is."""
         return False
 
-    def check_ids(self, config: TrainerConfig, remedy: str) -> None:
+    def check_ids(self, config: "TrainerConfig", remedy: str) -> None:
         """Whether the head knows the ids of the masks.
 
         Raises:

@@ -8,6 +8,7 @@ from nerfstudio.cameras.rays import RaySamples
 from torch import Tensor
 
 from instance_nerfstudio.hash_grids.hash_grid import CubicContraction
+from instance_nerfstudio.kernel_launch import takes_kernels
 from instance_nerfstudio.weight_quantiles import weight_quantiles
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _draw_samples(
     """Some samples of each ray, drawn by their weights: normalised positions, geometry features; summed weights."""
     draws = model.config.instance_samples_per_ray
     contracted = type(model.field.spatial_distortion) is CubicContraction
-    if model.implementation == "triton" and weights.is_cuda and contracted:
+    if model.implementation == "triton" and takes_kernels(weights) and contracted:
         from instance_nerfstudio.drawn_samples_triton import draw_samples
 
         return draw_samples(weights, torch.rand(len(weights), draws, device=weights.device), ray_samples, geometry)

@@ -1,18 +1,19 @@
 """Trains `instance-nerfacto`: iterations recorded on a GPU, the head alone from cached samples of a frozen field."""
 
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from instance_nerfstudio.compile_ahead import compile_ahead
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.frozen_field.cached_training import train_on_cache, why_not_cached
 from instance_nerfstudio.frozen_field.radiance_checkpoint import adopt_radiance_options, is_resumed
 from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModelConfig
-from instance_nerfstudio.instance_pipeline import InstancePipeline
+from instance_nerfstudio.instance_pipeline import InstancePipeline, InstancePipelineConfig
 from instance_nerfstudio.recorded_training import RecordedTraining, why_not_recorded
 from instance_nerfstudio.run_trainer import RunTrainer, RunTrainerConfig
 
@@ -43,6 +44,10 @@ class InstanceTrainer(RunTrainer):
             if local_rank == 0:
                 config.save_config()  # nerfstudio saved it before these options were known
         super().__init__(config, local_rank, world_size)
+
+    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        compile_ahead(cast(InstancePipelineConfig, self.config.pipeline).model, torch.device(self.device))
+        super().setup(test_mode)
 
     def train_the_rest(self) -> None:
         if self._trains_on_cache():

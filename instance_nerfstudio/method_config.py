@@ -3,7 +3,6 @@
 from copy import deepcopy
 from dataclasses import replace
 
-from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
@@ -15,9 +14,9 @@ from instance_nerfstudio.errors import show_input_errors_as_one_line
 from instance_nerfstudio.export.ns_export import extend_ns_export
 from instance_nerfstudio.instance_datamanager import InstanceDataManagerConfig
 from instance_nerfstudio.instance_head import InstanceHeadConfig
-from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModelConfig
 from instance_nerfstudio.instance_pipeline import InstancePipelineConfig
 from instance_nerfstudio.instance_trainer import InstanceTrainerConfig
+from instance_nerfstudio.model_options import instance_nerfacto_model
 from instance_nerfstudio.run_trainer import WHOLE_RUN
 from instance_nerfstudio.splats.instance_splatfacto import InstanceSplatfactoModelConfig
 from instance_nerfstudio.splats.splat_datamanager import SplatDataManagerConfig
@@ -51,20 +50,7 @@ instance_nerfacto = MethodSpecification(
                 train_num_rays_per_batch=4096,
                 eval_num_rays_per_batch=4096,
             ),
-            model=InstanceNerfactoModelConfig(
-                eval_num_rays_per_chunk=1 << 17,
-                average_init_density=0.01,
-                # Rooms have few views per surface. The distortion loss pulls their fog together where it is (ten times
-                # nerfacto's weight: 3 dB less), and an appearance code per photo leaves held-out views with an average
-                # one (2 dB less).
-                distortion_loss_mult=0.0,
-                use_appearance_embedding=False,
-                # Fog in front of the cameras hides instances; damping near gradients (Philip & Deschaintre 2023) clears
-                # it: held-out mIoU is higher in every scene tried, also where PSNR is lower.
-                use_gradient_scaling=True,
-                # Poses that drift with the training views leave the held-out ones, and their masks, behind.
-                camera_optimizer=CameraOptimizerConfig(mode="off"),
-            ),
+            model=instance_nerfacto_model(),
         ),
         optimizers={
             # Decay empties the rows of the hash grids that few rays touch (as in Zip-NeRF, section 4): fewer floaters.

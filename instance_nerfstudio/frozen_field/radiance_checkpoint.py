@@ -5,18 +5,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from instance_nerfstudio.errors import InputError
 
+# The trainer takes seconds to load, and no model needs it.
+if TYPE_CHECKING:
+    from nerfstudio.engine.trainer import TrainerConfig
+
 _PARTS = ("field", "proposal_networks", "camera_optimizer")
 
 
-def is_resumed(config: TrainerConfig) -> bool:
+def is_resumed(config: "TrainerConfig") -> bool:
     """Whether a training continues an earlier run, which then brings its radiance field along."""
     return config.load_dir is not None or config.load_checkpoint is not None
 

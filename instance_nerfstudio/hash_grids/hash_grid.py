@@ -9,6 +9,8 @@ from nerfstudio.field_components.encodings import HashEncoding
 from nerfstudio.field_components.spatial_distortions import SceneContraction
 from torch import Tensor, nn
 
+from instance_nerfstudio.kernel_launch import takes_kernels
+
 # Instant-NGP's primes. Only the low bits of the product survive the modulo, so they wrap into int32.
 _PRIMES = (1, 2654435761 - 2**32, 805459861)
 
@@ -95,7 +97,7 @@ class HashGrid(HashEncoding):
         positions = (in_tensor if self.input_gradients else in_tensor.detach()).reshape(-1, 3).float()
         if self.scalings.device != positions.device:
             self.scalings = self.scalings.to(positions.device)
-        if self.fused and positions.is_cuda:
+        if self.fused and takes_kernels(positions):
             from instance_nerfstudio.hash_grids.hash_grid_triton import hash_encode
 
             half = torch.is_autocast_enabled() and torch.get_autocast_gpu_dtype() == torch.float16

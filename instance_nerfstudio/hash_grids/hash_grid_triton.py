@@ -10,7 +10,7 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-from instance_nerfstudio.hash_grids.hash_grid import interpolate_hashed
+from instance_nerfstudio.kernel_launch import launch
 
 # Points per program, and warps that share them. The eight corners of a point lie on neighbouring threads: vertices that
 # differ in x alone are often neighbouring rows, which the memory system then serves as one.
@@ -38,7 +38,7 @@ def _axis(position, points, mask, scaling, axis: tl.constexpr, prime: tl.constex
     return _axis_of(tl.load(position + points * 3 + axis, mask=mask, other=0.0) * scaling, axis, prime)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _forward(
     position, table, scalings, out, count, point_stride, feature_stride,
     size: tl.constexpr, features: tl.constexpr, padded: tl.constexpr, index: tl.constexpr, block: tl.constexpr,
@@ -64,7 +64,7 @@ def _forward(
     tl.store(place, value, mask=mask[:, None] & used[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _table_gradient(
     position, scalings, table_gradient, gradient, count, point_stride, feature_stride,
     size: tl.constexpr, features: tl.constexpr, padded: tl.constexpr, index: tl.constexpr,
@@ -105,7 +105,7 @@ def _table_gradient(
     tl.atomic_add(place, total, mask=filled[:, :, None] & used[None, None, :], sem="relaxed")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _position_gradient(
     position, table, scalings, position_gradient, gradient, count, point_stride, feature_stride,
     levels, size: tl.constexpr, features: tl.constexpr, padded: tl.constexpr, index: tl.constexpr, block: tl.constexpr,
@@ -163,8 +163,7 @@ class _HashEncode(torch.autograd.Function):
         if points:
             grid = (triton.cdiv(points, _FORWARD["block"]), levels)
             stored, shape = table.to(storage), _shape(table, levels)
-            with torch.cuda.device_of(table):
-                _forward[grid](positions, stored, scalings, out, points, *out.stride(), **shape, **_FORWARD)
+            launch(_forward, grid, positions, stored, scalings, out, points, *out.stride(), **shape, **_FORWARD)
         return out
 
     @staticmethod
@@ -174,6 +173,8 @@ class _HashEncode(torch.autograd.Function):
         for_table, for_positions = ctx.needs_input_grad[:2]
         if torch.is_grad_enabled():
             # The gradients are to be differentiated again (`create_graph`), which the kernels can't: plain torch can.
+            from instance_nerfstudio.hash_grids.hash_grid import interpolate_hashed  # nerfstudio takes seconds to load
+
             inputs = [x for x, needed in ((table, for_table), (positions, for_positions)) if needed]
             encoded = interpolate_hashed(table, positions, scalings)
             found = iter(torch.autograd.grad(encoded, inputs, gradient.to(encoded.dtype), create_graph=True))
@@ -185,15 +186,13 @@ class _HashEncode(torch.autograd.Function):
         if points:
             given = (gradient, points, *gradient.stride())
             shape = _shape(table, levels)
-            with torch.cuda.device_of(table):
-                if table_gradient is not None:
-                    grid = (triton.cdiv(points, _TABLE["block"] * _TABLE["steps"]), levels)
-                    _table_gradient[grid](positions, scalings, table_gradient, *given, **shape, **_TABLE)
-                if position_gradient is not None:
-                    grid = (triton.cdiv(points, _POSITION["block"]),)
-                    _position_gradient[grid](
-                        positions, table, scalings, position_gradient, *given, levels, **shape, **_POSITION
-                    )
+            if table_gradient is not None:
+                grid = (triton.cdiv(points, _TABLE["block"] * _TABLE["steps"]), levels)
+                launch(_table_gradient, grid, positions, scalings, table_gradient, *given, **shape, **_TABLE)
+            if position_gradient is not None:
+                grid = (triton.cdiv(points, _POSITION["block"]),)
+                pointers = (positions, table, scalings, position_gradient)
+                launch(_position_gradient, grid, *pointers, *given, levels, **shape, **_POSITION)
         return None if table_gradient is None else table_gradient.to(table.dtype), position_gradient, None, None
 
 

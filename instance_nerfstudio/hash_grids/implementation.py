@@ -34,7 +34,7 @@ def choose_implementation(wanted: WantedImplementation, device: torch.device | s
         if wanted == "tcnn" or (device.type == "cuda" and find_spec("tinycudann") is not None):
             reasons.append(problem)
     if wanted != "torch":
-        problem = _triton_problem(device)
+        problem = triton_problem(device)
         if problem is None:
             chosen = "triton"
         elif wanted == "triton" or device.type == "cuda":
@@ -61,7 +61,7 @@ def nerfstudio_implementation(implementation: Implementation) -> Literal["tcnn",
 
 
 @cache
-def _triton_problem(device: torch.device) -> str | None:
+def triton_problem(device: torch.device) -> str | None:
     """Why the Triton kernels can't be used on `device`, as part of a sentence; None if they can."""
     if device.type != "cuda":
         return "Triton needs a CUDA device"

@@ -7,8 +7,8 @@ from typing import Any
 
 from nerfstudio.engine.trainer import TrainerConfig
 
+from instance_nerfstudio.hushed_console import hushed_console
 from instance_nerfstudio.load_run import load_run
-from instance_nerfstudio.training import hushed_console
 
 
 def open_field(load_config: Path, data: Path, masks_dir: Path | None = None) -> Any:

@@ -54,8 +54,8 @@ def scene_photos(data: Path) -> list[Path]:
     """
     from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
+    from instance_nerfstudio.hushed_console import hushed_console
     from instance_nerfstudio.labelled_scene import check_scene
-    from instance_nerfstudio.training import hushed_console
 
     check_scene(data, needs_transforms=True)
     parser = NerfstudioDataParserConfig(data=data).setup()

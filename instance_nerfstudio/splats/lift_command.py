@@ -17,6 +17,7 @@ from rich.progress import Progress
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.export.atomic_folder import atomic_folder
 from instance_nerfstudio.frozen_field.radiance_checkpoint import find_checkpoint, read_state
+from instance_nerfstudio.hushed_console import hushed_console
 from instance_nerfstudio.method_config import instance_splatfacto
 from instance_nerfstudio.splats.instance_splatfacto import InstanceSplatfactoModelConfig
 from instance_nerfstudio.splats.lift import held_out_miou, lift
@@ -24,7 +25,6 @@ from instance_nerfstudio.splats.rasterize import Rasterizer
 from instance_nerfstudio.splats.splat_datamanager import SplatDataManagerConfig
 from instance_nerfstudio.splats.splat_pipeline import SplatPipeline, SplatPipelineConfig
 from instance_nerfstudio.splats.splat_trainer import SplatTrainerConfig
-from instance_nerfstudio.training import hushed_console
 
 
 def lift_splats(

@@ -122,6 +122,7 @@ def joint_milliseconds(scene: Path, folder: Path, options: dict[str, Any], recor
     try:
         with Progress() as progress:
             trainer, _ = train_quietly(config, progress)
+        assert isinstance(trainer, InstanceTrainer)
         assert (trainer._recorded is not None) == recorded
     finally:
         InstanceTrainer.train_iteration = train_iteration  # type: ignore[method-assign]

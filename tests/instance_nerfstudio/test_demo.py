@@ -1,18 +1,22 @@
 """Pieces of the demo; the whole of it is run by CI as users run it."""
 
+import gc
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rich.progress import Progress
 
-from instance_nerfstudio import cli, demo
+from instance_nerfstudio import cli, compile_ahead, demo
 from instance_nerfstudio.beside import beside
 from instance_nerfstudio.contact_sheet import write_contact_sheet
 from instance_nerfstudio.errors import InputError
+from instance_nerfstudio.hash_grids import implementation
 from instance_nerfstudio.masks.instances_json import InstanceInfo
 from rcnn.instance_palette import colour_instances_uint8
 from rcnn.rooms import RoomConfig
@@ -85,9 +89,33 @@ def test_work_beside_hands_over_its_result_or_its_error() -> None:
         beside(lambda: 1 // 0).result()
 
 
-def test_nerfstudio_loads_while_the_room_is_built() -> None:
-    code = "import sys, instance_nerfstudio.demo; print('nerfstudio' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+def test_on_a_gpu_kernels_begin_to_compile_while_the_room_is_built(monkeypatch) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(demo.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(demo, "_wake_gpu", lambda: done.append("awake"))
+    monkeypatch.setattr(compile_ahead, "compile_ahead", lambda *options: done.extend([*options, gc.isenabled()]))
+    preset = demo._prepare()
+    assert done == ["awake", preset.config.pipeline.model, torch.device("cuda"), False]  # else it compiles anew
+    assert gc.isenabled()
+
+
+def test_a_gpu_that_does_not_wake_is_left_to_training(monkeypatch) -> None:
+    def fail(_: torch.device) -> None:
+        raise OSError("no C compiler")
+
+    monkeypatch.setattr(implementation, "triton_problem", fail)
+    monkeypatch.setattr(demo.torch, "ones", lambda *_, **__: torch.eye(2))
+    demo._wake_gpu()
+
+
+def test_what_takes_seconds_loads_beside_other_work() -> None:
+    # The room is built, and the GPU wakes, while nerfstudio loads; kernels compile while its trainer does.
+    code = "import sys, instance_nerfstudio.demo; print('nerfstudio' in sys.modules)\n"
+    if find_spec("triton") is not None:
+        code += "import instance_nerfstudio.hash_grids.hash_grid_triton; print('nerfstudio' in sys.modules)\n"
+    code += "import instance_nerfstudio.model_options; print('nerfstudio.engine.trainer' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert set(result.stdout.split()) == {"False"}, result.stderr
 
 
 def test_command_reports_an_error_in_one_line(tmp_path: Path, monkeypatch, capsys) -> None:

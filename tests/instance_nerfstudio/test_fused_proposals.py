@@ -13,7 +13,6 @@ from nerfstudio.model_components.renderers import DepthRenderer
 
 from instance_nerfstudio.fused_proposals import proposals_fit
 from instance_nerfstudio.hash_grids.hash_grid import use_hash_grids
-from instance_nerfstudio.training import warm_up
 
 
 def some_rays(count: int, device: str) -> RayBundle:
@@ -114,13 +113,6 @@ def test_pictures_stay_the_same(make_config, train, shared_scene, tmp_path) -> N
 def test_nothing_is_fused_where_nothing_fits(trained) -> None:
     assert not trained.pipeline.model.fused_proposals
     assert not proposals_fit(trained.pipeline.model)
-
-
-def test_warm_up_leaves_the_configuration_alone(make_config, shared_scene, tmp_path) -> None:
-    config = make_config(shared_scene, tmp_path)
-    before = repr(config)
-    warm_up(config)
-    assert repr(config) == before
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def problems(monkeypatch):
 
     def set_problems(tcnn: str | None, triton: str | None, installed: bool = True) -> None:
         monkeypatch.setattr(implementation, "tcnn_problem", lambda device: tcnn)
-        monkeypatch.setattr(implementation, "_triton_problem", lambda device: triton)
+        monkeypatch.setattr(implementation, "triton_problem", lambda device: triton)
         monkeypatch.setattr(implementation, "find_spec", lambda name: SimpleNamespace() if installed else None)
 
     return set_problems
@@ -73,7 +73,7 @@ def test_a_cpu_gets_torch_and_one_line(console, wanted):
 
 
 def test_why_triton_can_not_be_used(monkeypatch):
-    problem, device = implementation._triton_problem.__wrapped__, torch.device("cuda")
+    problem, device = implementation.triton_problem.__wrapped__, torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA Old")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (6, 1))
     monkeypatch.setattr(implementation, "find_spec", lambda name: None)
@@ -109,7 +109,7 @@ def grids(module: torch.nn.Module) -> list[HashGrid]:
 
 
 def test_triton_reaches_every_grid_and_shares_checkpoints(make_pipeline, monkeypatch):
-    monkeypatch.setattr(implementation, "_triton_problem", lambda device: None)
+    monkeypatch.setattr(implementation, "triton_problem", lambda device: None)
     fused, plain = make_pipeline(implementation="triton").model, make_pipeline(implementation="torch").model
     assert fused.config.implementation == "triton"
     assert len(grids(fused)) == len(grids(plain)) == 3
@@ -143,7 +143,7 @@ def compare_fields(make_pipeline, device: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_fused_field_matches_torch_on_the_gpu(make_pipeline, monkeypatch):
-    monkeypatch.setattr(implementation, "_triton_problem", lambda device: None)
+    monkeypatch.setattr(implementation, "triton_problem", lambda device: None)
     compare_fields(make_pipeline, "cuda")
 
 
