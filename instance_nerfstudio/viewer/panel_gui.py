@@ -83,7 +83,7 @@ class PanelGui:
                 self.detections.on_update(lambda event: actions.boxes(event.client_id))
             with gui.add_folder("Export instances", expand_by_default=False):
                 _buttons(gui, "This view", {"Masks": actions.export_view})
-                _buttons(gui, "Selected", {"Meshes": actions.export_selection})
+                _buttons(gui, "Selected", {"Objects": actions.export_selection})
 
 
 def message_gui(server: ViserServer, order: float, message: str) -> None:

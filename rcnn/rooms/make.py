@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rcnn.rooms.layouts.supply import FurnitureSupply
 
 # Written into dataset.json; raised when the same seed would give other rooms.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 left tight hollow furniture hollow
 PACKAGES = {"embreex": "embreex", "scipy": "scipy", "cv2": "opencv-python-headless"}
 SHEET_ROOMS = 16
 

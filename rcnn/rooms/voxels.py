@@ -2,9 +2,10 @@
 
 Voxel i covers [i, i + 1) in voxel units, its centre is `min + (i + 0.5) * edge`. A voxel belongs to a piece when its
 centre lies inside one of the piece's solids, or when the piece's surface passes through it and no piece has its centre;
-so leaves and screens thinner than a voxel are there too. Models made by hand are not always solid: a vertical line that
-enters a piece more often than it leaves it says nothing about inside and outside, so there a voxel is inside when the
-piece's surface and the floor enclose it.
+so leaves and screens thinner than a voxel are there too. What its surface encloses is inside as well: whether closed
+furniture is solid or has shelves inside is the modeller's choice, and no photo tells it. Models made by hand are not
+always solid: a vertical line that enters a piece more often than it leaves it says nothing about inside and outside, so
+there a voxel is inside only when the piece's surface and the floor enclose it.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def voxelise(pieces: Sequence[Piece], size: np.ndarray, resolution: int, standin
         inside, unbalanced = _crossings(corners, high - low)
         surface = _surface(corners, high - low)
         if unbalanced.any():
-            inside = np.where(unbalanced[..., None], _enclosed(surface > 0), inside)
+            inside = np.where(unbalanced[..., None], _enclosed(surface > 0, on_floor=True), inside)
         ids, counts = instances[window], surface_count[window]
         # where two pieces touch, the one with its centre there wins, then the one with more surface
         touched = (surface > counts) & ~inside
@@ -66,6 +67,8 @@ def voxelise(pieces: Sequence[Piece], size: np.ndarray, resolution: int, standin
         if number - 1 in standing:
             ids[surface > 0] = number
             counts[surface > 0] = np.iinfo(np.int64).max
+        # what other pieces have there, now or later, stays theirs
+        ids[_enclosed(surface > 0, on_floor=low[2] == 0) & (ids == 0)] = number
         most = surface > skin_count[window]
         skin[window][most] = number
         skin_count[window][most] = surface[most]
@@ -77,13 +80,15 @@ def _inside(corners: np.ndarray, shape: np.ndarray) -> np.ndarray:
     return _crossings(corners, shape)[0]
 
 
-def _enclosed(surface: np.ndarray) -> np.ndarray:
-    """(W, L, H) bool: voxels without surface that cannot be reached from above or from the sides, only from below."""
-    free = np.pad(~surface, ((1, 1), (1, 1), (0, 1)), constant_values=True)
+def _enclosed(surface: np.ndarray, on_floor: bool) -> np.ndarray:
+    """(W, L, H) bool: voxels without surface that cannot be reached from outside; the floor closes what is on it."""
+    free = np.pad(~surface, 1, constant_values=True)
+    if on_floor:
+        free[..., 0] = False
     seed = np.zeros_like(free)
-    seed[[0, -1]] = seed[:, [0, -1]] = seed[..., -1] = True
-    reached = ndimage.binary_propagation(seed, mask=free)
-    return ~np.asarray(reached, bool)[1:-1, 1:-1, :-1] & ~surface
+    seed[[0, -1]] = seed[:, [0, -1]] = seed[..., [0, -1]] = True
+    reached = ndimage.binary_propagation(seed & free, mask=free)
+    return ~np.asarray(reached, bool)[1:-1, 1:-1, 1:-1] & ~surface
 
 
 def _crossings(corners: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

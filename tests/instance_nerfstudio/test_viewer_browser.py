@@ -381,9 +381,9 @@ def test_exports_from_the_panel(two_in_view: tuple[Browser, list[int]], run: Pat
     for i in _in_view(shown)[:2]:
         assert (ids == i).mean() == pytest.approx(shown[i], abs=0.15)
     assert np.array_equal(np.asarray(Image.open(view / "colour" / "view.png")), colour_instances_uint8(ids))
-    browser.press("Meshes", "Select an object first")
+    browser.press("Objects", "Select an object first")
     browser.select_in_list(f"{instance} {NAMES[instance]}", "1 selected")
-    browser.press("Meshes", "1 of 1 instances")
+    browser.press("Objects", "1 of 1 instances")
     (folder,) = (run / "viewer_exports").glob("instances_*")
     mesh: Any = trimesh.load(folder / "meshes" / f"{instance:05d}.ply")
     assert np.isfinite(mesh.bounds).all()

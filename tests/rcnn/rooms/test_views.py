@@ -7,7 +7,7 @@ import pytest
 
 from rcnn.rooms.cameras import CameraConfig, CameraPlan, choose_cameras, focal_length, look_at
 from rcnn.rooms.layouts.demo import furnish_demo
-from rcnn.rooms.mesh import Material
+from rcnn.rooms.mesh import Material, join
 from rcnn.rooms.piece import Piece, place
 from rcnn.rooms.raycast import RayCaster, ray_pool
 from rcnn.rooms.render import Pinhole
@@ -147,3 +147,23 @@ def test_voxels_of_a_sheet_thinner_than_a_voxel_are_kept():
     cells = np.argwhere(voxelise([board], np.array([1.0, 1.0, 1.0]), 10).instances)
     assert set(cells[:, 1]) == {5}
     assert len(cells) >= 36
+
+
+def test_closed_furniture_is_solid():
+    """Panels around nothing: what they enclose is the cabinet's; what is open is not."""
+    card = Material("paper")
+    sides = [box((0.56, 0.02, 0.6), card, (0, y, 0.3)) for y in (-0.27, 0.27)]
+    ends = [box((0.02, 0.56, 0.6), card, (x, 0, 0.3)) for x in (-0.27, 0.27)]
+    bottom, top = (box((0.56, 0.56, 0.02), card, (0, 0, z)) for z in (0.01, 0.59))
+
+    def middle(meshes: list, height: float) -> int:
+        piece = place("cabinet", join(meshes), 0.5, 0.5, height, 0.0)
+        grid = voxelise([piece], np.array([1.0, 1.0, 1.2]), 12)
+        return int(grid.instances[5, 5, int((height + 0.3) * 12 / 1.2)])
+
+    assert middle([*sides, *ends, bottom, top], 0.0) == 1
+    assert middle([*sides, *ends, bottom, top], 0.4) == 1
+    assert middle([*sides, *ends, bottom], 0.0) == 0, "open above"
+    assert middle([*sides, ends[0], bottom, top], 0.0) == 0, "open in front"
+    assert middle([*sides, *ends, top], 0.0) == 1, "closed by the floor"
+    assert middle([*sides, *ends, top], 0.4) == 0, "a shade that hangs is open below"
