@@ -9,7 +9,8 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,13 @@ def run(closed_network: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def viewer(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, subprocess.Popen]]:
-    """Address and process of a viewer of the run."""
-    folder = tmp_path_factory.mktemp("process")
+    with viewing(run, tmp_path_factory.mktemp("process")) as viewer:
+        yield viewer
+
+
+@contextmanager
+def viewing(run: Path, folder: Path) -> Iterator[tuple[str, subprocess.Popen]]:
+    """Address and process of a viewer of a run; `folder` is where it works."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -113,10 +119,11 @@ class Browser:
         page: Playwright's.
         url: the viewer's.
         folder: gets screenshots.
+        colours: of the instances of the run.
     """
 
-    def __init__(self, page: Any, url: str, folder: Path) -> None:
-        self.page, self.url, self.folder = page, url, folder
+    def __init__(self, page: Any, url: str, folder: Path, colours: Mapping[int, np.ndarray] = COLOURS) -> None:
+        self.page, self.url, self.folder, self.colours = page, url, folder, colours
         # The page asks for a logo and for statistics from elsewhere.
         page.route(
             "**/*",
@@ -139,7 +146,7 @@ class Browser:
 
     def shares(self) -> dict[int, float]:
         """Which part of the view has the colour of each instance."""
-        return {i: float(_has_colour(self.picture(), colour).mean()) for i, colour in COLOURS.items()}
+        return {i: float(_has_colour(self.picture(), colour).mean()) for i, colour in self.colours.items()}
 
     def wait(self, condition: Callable[[dict[int, float]], bool], seconds: float = WAIT / 1000) -> dict[int, float]:
         """Shares once they meet a condition, or after a while."""
@@ -176,6 +183,11 @@ class Browser:
     def open(self, folder: str) -> None:
         """Unfolds a part of the panel."""
         self.page.get_by_text(folder, exact=True).click()
+
+    def render_small(self) -> None:
+        """Frames of 512 pixels take seconds on a busy core."""
+        self.field("Max res").fill(str(MAX_RES))
+        self.field("Max res").press("Enter")
 
     def choose_output(self, output: str) -> None:
         box = self.page.get_by_label("Output type").first
@@ -243,11 +255,8 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def browser(chromium: Any, viewer: tuple[str, subprocess.Popen], tmp_path_factory: pytest.TempPathFactory) -> Browser:
     """One page for all tests, which leave it as they found it."""
-    page = chromium.new_page(viewport=WINDOW)
-    browser = Browser(page, viewer[0], tmp_path_factory.mktemp("screenshots"))
-    # Frames of 512 pixels take seconds on a busy core.
-    browser.field("Max res").fill(str(MAX_RES))
-    browser.field("Max res").press("Enter")
+    browser = Browser(chromium.new_page(viewport=WINDOW), viewer[0], tmp_path_factory.mktemp("screenshots"))
+    browser.render_small()
     return browser
 
 
