@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import fields
+from itertools import count
 from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
@@ -50,6 +51,9 @@ def lift_splats(
     config = splat_config(old)
     config.output_dir, config.experiment_name = load_config.resolve().parents[3], load_config.resolve().parents[2].name
     config.set_timestamp()
+    started, again = config.timestamp, count(2)
+    while config.get_base_dir().exists():  # within the same second
+        config.timestamp = f"{started}-{next(again)}"
     datamanager = cast(SplatDataManagerConfig, config.pipeline.datamanager)
     if rasterizer is not None:
         cast(InstanceSplatfactoModelConfig, config.pipeline.model).rasterizer = rasterizer
