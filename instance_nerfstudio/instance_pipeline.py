@@ -32,7 +32,7 @@ class InstancePipeline(RunPipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.test_mode == "inference":
+        if self.test_mode != "val":  # weights rest
             self.model.scene_survey = SceneSurvey(self.model, self.datamanager.train_dataset.cameras)
 
     @property
