@@ -11,6 +11,7 @@ from nerfstudio.cameras.cameras import Cameras, CameraType
 from torch import Tensor
 
 from instance_nerfstudio.errors import InputError
+from instance_nerfstudio.export.views import shrink_cameras
 
 _KNOWN = (CameraType.PERSPECTIVE.value, CameraType.FISHEYE.value, CameraType.EQUIRECTANGULAR.value)
 # Distorted coordinates are trusted to this much beyond the picture's corner: further out the polynomials turn back.
@@ -92,9 +93,8 @@ def render_depth_maps(
         InputError: a kind of camera that is not supported.
     """
     check_cameras(cameras)
-    sizes = torch.stack([cameras.height.flatten(), cameras.width.flatten()]).max(dim=0).values
     cameras = cameras.to("cpu")
-    cameras.rescale_output_resolution((longest_side / sizes.cpu()).clamp(max=1.0)[:, None], "round")
+    shrink_cameras(cameras, longest_side)
     cameras = cameras.to(model.device)
     shape = (len(cameras), int(cameras.height.max()), int(cameras.width.max()))
     depth = torch.zeros(shape, device=model.device)

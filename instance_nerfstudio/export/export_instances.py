@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor
 
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.export.atomic_folder import atomic_folder
@@ -134,12 +135,13 @@ class ExportInstances:
             model.scene_survey.use(survey)
         wanted = self._wanted(pipeline, survey)
         task = progress.add_task("Objects", total=max(1, len(wanted)))
-        files = {}
+        infos, files = [], {}
         for info, written in self.export_each(pipeline, folder, survey, wanted):
+            infos.append(info)
             files[str(info.id)] = written
             progress.update(task, advance=1)
-        write_instances_json(folder / INSTANCES_FILE, wanted, files=files)
-        return wanted, count_solid(files)
+        write_instances_json(folder / INSTANCES_FILE, infos, files=files)
+        return infos, count_solid(files)
 
     def export_each(
         self,
@@ -149,7 +151,8 @@ class ExportInstances:
         wanted: Sequence[InstanceInfo],
         lock: AbstractContextManager | None = None,
     ) -> Iterator[tuple[InstanceInfo, dict[str, str]]]:
-        """Writes the files of one instance after another; yields each with their paths in `folder`.
+        """Writes the files of one instance after another; yields each, with a box where splats tell one that the
+        survey does not, and their paths in `folder`.
 
         Args:
             pipeline: in evaluation mode.
@@ -159,27 +162,33 @@ class ExportInstances:
             lock: held while something is made of the model, where other threads render too.
         """
         lock = lock or nullcontext()
-        splats: dict[str, dict[str, str]] = {}
+        edits, splats = pipeline.model.edits_store.current(), None
         if isinstance(pipeline.model, InstanceSplatfactoModel):
             with lock:
-                gathered = model_splats(pipeline, describe_run(pipeline, survey), self.clean_up)
+                gathered = model_splats(pipeline, describe_run(pipeline), self.clean_up)
             splats = write_splat_instances(folder, gathered, wanted)
+            boxes = {info.id: info.box_world for info in gathered.infos}
+            wanted = [replace(info, box_world=info.box_world or boxes.get(info.id)) for info in wanted]
         for info in wanted:
+            surface = survey.surface(edits.parts(info.id))
             with lock:
-                if isinstance(pipeline.model, InstanceSplatfactoModel):
-                    files = splats[str(info.id)]
-                else:
-                    files = self._write_mesh(pipeline, folder, survey, info)
-                files = files | self._write_thumbnail(pipeline, folder, survey, info)
+                files = (
+                    self._write_mesh(pipeline, folder, survey, info, surface)
+                    if splats is None
+                    else splats[str(info.id)]
+                )
+                files = files | self._write_thumbnail(pipeline, folder, survey, info, surface)
             yield info, files
 
-    def _write_mesh(self, pipeline: Any, folder: Path, survey: InstanceSurvey, info: InstanceInfo) -> dict[str, str]:
+    def _write_mesh(
+        self, pipeline: Any, folder: Path, survey: InstanceSurvey, info: InstanceInfo, surface: Tensor
+    ) -> dict[str, str]:
         model, outputs = pipeline.model, pipeline.datamanager.train_dataparser_outputs
         edits = model.edits_store.current()
         mesh = instance_mesh(
             model,
             edits.merge_ids(model.instance_head.instance_ids) == info.id,
-            survey.surface(edits.parts(info.id)),
+            surface,
             survey.views,
             scene_from_world(outputs.dataparser_transform, outputs.dataparser_scale),
             InstanceMeshConfig(resolution=self.resolution),
@@ -190,14 +199,12 @@ class ExportInstances:
         return write_mesh(folder, file_stem(info.id), mesh) | write_points(folder, file_stem(info.id), *points)
 
     def _write_thumbnail(
-        self, pipeline: Any, folder: Path, survey: InstanceSurvey, info: InstanceInfo
+        self, pipeline: Any, folder: Path, survey: InstanceSurvey, info: InstanceInfo, surface: Tensor
     ) -> dict[str, str]:
         edits = pipeline.model.edits_store.current()
-        parts = edits.parts(info.id)
-        best = survey.best_view(parts)
+        best = survey.best_view(edits.parts(info.id))
         if best is None:
             return {}
-        surface = survey.surface(parts)
         camera = deepcopy(survey.views.cameras[best : best + 1]).to("cpu")
         return write_thumbnail(
             folder, file_stem(info.id), pipeline.model, camera, info.id, edits, self.thumbnail_size, surface

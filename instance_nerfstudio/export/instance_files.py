@@ -45,13 +45,20 @@ def write_points(
     folder: Path, name: str, points: Float[np.ndarray, "points 3"], colours: UInt8[np.ndarray, "points 4"]
 ) -> dict[str, str]:
     """Writes `points/NAME.ply` in the world frame."""
+    path = f"{POINTS_FOLDER}/{name}.ply"
+    write_point_cloud(folder / path, points, colours)
+    return {"points": path}
+
+
+def write_point_cloud(
+    path: Path, points: Float[np.ndarray, "points 3"], colours: UInt8[np.ndarray, "points channels"]
+) -> None:
+    """Writes points with RGB or RGBA colours as PLY, whole or not at all."""
     import trimesh
 
-    path = f"{POINTS_FOLDER}/{name}.ply"
     data = trimesh.PointCloud(points, colors=colours).export(file_type="ply")
     assert isinstance(data, bytes)
-    write_atomically(folder / path, data)
-    return {"points": path}
+    write_atomically(path, data)
 
 
 def write_thumbnail(

@@ -16,7 +16,7 @@ from torch import Tensor
 from instance_nerfstudio.edits.instance_edits import InstanceEdits
 from instance_nerfstudio.export.density_visibility import DepthMaps
 from instance_nerfstudio.export.instance_statistics import SURFACE_ACCUMULATION
-from instance_nerfstudio.export.views import corrected_cameras
+from instance_nerfstudio.export.views import corrected_cameras, shrink_cameras
 from instance_nerfstudio.masks.instances_json import InstanceInfo
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ def survey_instances(
     cameras = deepcopy(corrected_cameras(cameras, model.camera_optimizer))
     if len(cameras) > max_views:
         cameras = cameras[np.linspace(0, len(cameras) - 1, max_views).round().astype(int)]
-    sizes = torch.stack([cameras.height.flatten(), cameras.width.flatten()]).max(dim=0).values
-    cameras.rescale_output_resolution((longest_side / sizes).clamp(max=1.0)[:, None], "round")
+    shrink_cameras(cameras, longest_side)
     cameras = cameras.to(model.device)
     shape = (len(cameras), int(cameras.height.max()), int(cameras.width.max()))
     depth, accumulation, confidence = (torch.zeros(shape, device=model.device) for _ in range(3))

@@ -121,6 +121,12 @@ def corrected_cameras(cameras: Cameras, camera_optimizer: CameraOptimizer) -> Ca
     return cameras
 
 
+def shrink_cameras(cameras: Cameras, longest_side: int) -> None:
+    """Rescales cameras in place, so that no picture has a side of more pixels; smaller ones stay."""
+    sizes = torch.stack([cameras.height.flatten(), cameras.width.flatten()]).max(dim=0).values.cpu()
+    cameras.rescale_output_resolution((longest_side / sizes).clamp(max=1.0)[:, None], "round")
+
+
 def path_views(camera_path: Path) -> tuple[list[View], float]:
     """Views along a camera path as nerfstudio's viewer saves it, named by frame number, and its frames per second.
 

@@ -88,10 +88,16 @@ class InstanceSplatfactoModel(InstanceModel, SplatfactoModel):
     @torch.no_grad()
     def gaussian_ids(self, edits: InstanceEdits | None = None) -> Int32[Tensor, " gaussians"]:
         """Instance of each Gaussian by itself, after the merges of `edits`; -1 where it abstains."""
-        ids = self.instance_head.instance_ids[self.instance_head.most_likely(self.instance_features)]
+        classes = self._gaussian_classes()
+        ids = self.instance_head.instance_ids[classes.clamp(min=0)]
         if edits is not None:
             ids = edits.merge_ids(ids)
-        return torch.where((self.instance_features != 0).any(dim=-1), ids, -1).to(torch.int32)
+        return torch.where(classes >= 0, ids, -1).to(torch.int32)
+
+    def _gaussian_classes(self) -> Int[Tensor, " gaussians"]:
+        """Place of each Gaussian's most likely class; -1 where it abstains."""
+        likely = self.instance_head.most_likely(self.instance_features)
+        return torch.where((self.instance_features != 0).any(dim=-1), likely, -1)
 
     def get_gaussian_param_groups(self) -> dict[str, list[Parameter]]:
         groups = super().get_gaussian_param_groups()
@@ -214,9 +220,7 @@ class InstanceSplatfactoModel(InstanceModel, SplatfactoModel):
             kept = self.crop_box.within(self.means).squeeze()
         edits = self.class_edits
         if edits is not None and edits.shown is not None and self.config.use_instances:
-            likely = self.instance_head.most_likely(self.instance_features)
-            likely = torch.where((self.instance_features != 0).any(dim=-1), likely, 0)
-            shown = edits.shown[likely]
+            shown = edits.shown[self._gaussian_classes().clamp(min=0)]
             kept = shown if kept is None else kept & shown
         return kept
 

@@ -47,6 +47,7 @@ def lift_splats(
     """
     checkpoint = find_checkpoint(load_config)
     state, old = read_state(checkpoint), _read_config(load_config)
+    step = int(checkpoint.stem.removeprefix("step-"))
     trained = "_model.instance_head.instance_ids" in state
     config = splat_config(old)
     config.output_dir, config.experiment_name = load_config.resolve().parents[3], load_config.resolve().parents[2].name
@@ -63,14 +64,14 @@ def lift_splats(
     with hushed_console():
         pipeline: SplatPipeline = config.pipeline.setup(device=device, test_mode="val")
     ids = pipeline.model.instance_head.instance_ids.clone()
-    pipeline.load_pipeline(state, int(checkpoint.stem.removeprefix("step-")))
+    pipeline.load_pipeline(state, step)
     pipeline.eval()
-    earlier = held_out_miou(pipeline) if trained else None
     if trained and not torch.equal(pipeline.model.instance_head.instance_ids, ids):
         raise InputError(
             f"{load_config}: its instances are not those of the masks; lift onto a run of plain splatfacto, or name "
             "the masks that it was trained with: --masks-dir"
         )
+    earlier = held_out_miou(pipeline) if trained else None
     with Progress(transient=True, console=CONSOLE) as progress:
         pipeline.datamanager.cached_train  # noqa: B018 - reads the photos, whose time is not the lifting's
         start = perf_counter()
@@ -80,7 +81,7 @@ def lift_splats(
         seconds = perf_counter() - start
     lifted.put_into(pipeline.model)
     pipeline.calibrate()
-    run = _save(config, pipeline, int(checkpoint.stem.removeprefix("step-")))
+    run = _save(config, pipeline, step)
     assigned = int((lifted.classes >= 0).sum())
     CONSOLE.print(
         f"[bold green]:white_check_mark: {assigned} of {len(lifted.classes)} Gaussians belong to {len(ids) - 1} "

@@ -13,7 +13,7 @@ from torch import Tensor
 from instance_nerfstudio.edits.instance_edits import InstanceEdits
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.export.instance_statistics import SURFACE_ACCUMULATION
-from instance_nerfstudio.export.views import corrected_cameras, scene_to_world
+from instance_nerfstudio.export.views import corrected_cameras, scene_to_world, shrink_cameras
 from instance_nerfstudio.instance_model import InstanceModel
 
 # Pixels of the longer side of the views whose surfaces are taken.
@@ -62,8 +62,7 @@ def surface_points(pipeline: Any, most: int) -> tuple[Float[Tensor, "points 3"],
     """
     model, datamanager = pipeline.model, pipeline.datamanager
     cameras = corrected_cameras(datamanager.train_dataset.cameras, model.camera_optimizer)
-    sizes = torch.stack([cameras.height.flatten(), cameras.width.flatten()]).max(dim=0).values
-    cameras.rescale_output_resolution((_LONGEST_SIDE / sizes).clamp(max=1.0)[:, None], "round")
+    shrink_cameras(cameras, _LONGEST_SIDE)
     cameras = cameras.to(model.device)
     share = -(-most // len(cameras))
     points, colours = [], []

@@ -11,11 +11,11 @@ from instance_nerfstudio.edits.edits_file import EditsStore
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.export.atomic_folder import atomic_folder
 from instance_nerfstudio.export.export_masks import ExportMasks
+from instance_nerfstudio.export.instance_files import write_point_cloud
 from instance_nerfstudio.instance_model import InstanceModel
 from instance_nerfstudio.load_run import load_run
 from instance_nerfstudio.masks.instances_json import MASKS_FOLDER
 from instance_nerfstudio.splats.start_points import surface_points
-from rcnn.safe_files import write_atomically
 
 POINTS_FILE = "points.ply"
 _POINTS = 100_000
@@ -58,18 +58,10 @@ def learn_from(load_config: Path, folder: Path, with_masks: bool) -> Lesson:
                 shown = model.edits_store.current().with_everything_shown()
                 model.edits_store = EditsStore(None, model.identity, shown)
                 ExportMasks(load_config, folder, cameras="train").export(pipeline, partial)
-            cloud = _as_ply(*surface_points(pipeline, _POINTS))
-            write_atomically(partial / POINTS_FILE, cloud)
+            cloud = (values.numpy() for values in surface_points(pipeline, _POINTS))
+            write_point_cloud(partial / POINTS_FILE, *cloud)
         del pipeline, model
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     return Lesson(points, masks if masks.is_dir() else None)
-
-
-def _as_ply(points: torch.Tensor, colours: torch.Tensor) -> bytes:
-    import trimesh
-
-    data = trimesh.PointCloud(points.numpy(), colors=colours.numpy()).export(file_type="ply")
-    assert isinstance(data, bytes)
-    return data

@@ -107,7 +107,7 @@ class InstancePanel(ViewerControl):
         model, store = self._model, self._model.edits_store
         outputs = self._pipeline.datamanager.train_dataparser_outputs
         to_scene = scene_from_world(outputs.dataparser_transform, outputs.dataparser_scale)
-        detections = detector_boxes(getattr(model.config, "instance_voxels", None))
+        detections = detector_boxes(model.options.instance_voxels)
         widgets = PanelActions(**{name: partial(self._act, name) for name in PanelActions.__dataclass_fields__})
         gui = self._gui = PanelGui(self.viser_server, order, widgets, detections is not None)
 

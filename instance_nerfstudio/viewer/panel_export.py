@@ -148,10 +148,12 @@ def export_selection(
     exporter = ExportInstances(run / "config.yml", folder)
     files: dict[str, dict[str, str]] = {}
     with atomic_folder(folder) as partial:
-        for number, (info, written) in enumerate(exporter.export_each(pipeline, partial, survey, infos, lock), 1):
+        exported = []
+        for info, written in exporter.export_each(pipeline, partial, survey, infos, lock):
+            exported.append(info)
             files[str(info.id)] = written
-            report(f"Exported {number} of {len(infos)} …")
-        write_instances_json(partial / INSTANCES_FILE, infos, files=files)
+            report(f"Exported {len(exported)} of {len(infos)} …")
+        write_instances_json(partial / INSTANCES_FILE, exported, files=files)
     return folder, count_solid(files)
 
 
