@@ -18,8 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from instance_nerfstudio.beside import beside
+from instance_nerfstudio.demo_room import build_demo_room
 from instance_nerfstudio.errors import InputError
-from rcnn.rooms import RoomConfig, make_room
+from rcnn.rooms import RoomConfig
 from rcnn.safe_files import write_atomically
 
 # nerfstudio takes seconds to load: that happens while the room is built.
@@ -97,7 +98,7 @@ def run_demo(output_dir: Path) -> dict[str, float]:
     start = perf_counter()
     ready = beside(_prepare)
     with _progress(console) as progress:
-        room = _room(output_dir / "room", demo_room(), progress)
+        room = build_demo_room(output_dir / "room", demo_room(), progress)
     preset = ready.result()
     seconds["room"] = perf_counter() - start
 
@@ -186,26 +187,6 @@ def _without_collection() -> Iterator[None]:
 def _progress(console: Console) -> Progress:
     columns = (TextColumn("{task.description:>20}"), BarColumn(bar_width=50), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console)
-
-
-def _room(folder: Path, config: RoomConfig, progress: Progress) -> Path:
-    """The room of this configuration; one that is there already is as good as new: the same seed, the same bytes."""
-    note = folder / "room_config.json"
-    wanted = repr(config)
-    if note.is_file() and json.loads(note.read_text()) == wanted:
-        return folder
-    if folder.exists() and not note.is_file():
-        raise InputError(f"{folder}: exists and is no room of the demo; choose another --output-dir")
-    partial = folder.with_name(f".{folder.name}-partial")
-    for old in (folder, partial):
-        shutil.rmtree(old, ignore_errors=True)
-    try:
-        make_room(partial, config, progress)
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    write_atomically(partial / note.name, json.dumps(wanted).encode())
-    partial.rename(folder)  # with its note, or not at all
-    return folder
 
 
 def _print_summary(console: Console, metrics: dict[str, float], seconds: dict[str, float]) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from rich.progress import Progress
 
 from rcnn.rooms.cameras import CameraConfig, choose_cameras, focal_length
 from rcnn.rooms.irradiance import IrradianceConfig, bake_irradiance, choose_exposure
@@ -61,26 +59,22 @@ class RoomConfig:
             raise ValueError(f"num_workers must be at least 1, got {self.num_workers}")
 
 
-def make_room(output_dir: Path, config: RoomConfig = RoomConfig(), progress: Progress | None = None) -> Path:
+def make_room(
+    output_dir: Path, config: RoomConfig = RoomConfig(), advance: Callable[[float], object] = lambda share: None
+) -> Path:
     """Builds a furnished room and returns its folder, which must not exist yet.
 
     The folder holds `transforms.json` (nerfstudio's format; OpenGL cameras, z up, metres), `images/*.png`,
     `instance_masks/*.png` (16 bit; 0 background, 1..K instances), `instances.json` (category, colour, boxes in metres)
-    and `gt_voxels.npz`. It appears only when it is complete. `progress`, started by the
-    caller, gets one task; without it nothing is shown.
+    and `gt_voxels.npz`. It appears only when it is complete. `advance` is told each share of the work that is done;
+    shares add up to 1.
     """
     with new_folder(Path(output_dir)) as unfinished:
-        task = None if progress is None else progress.add_task("Furnished room", total=1.0)
-
-        def advance(share: float) -> None:
-            if progress is not None and task is not None:
-                progress.update(task, advance=share)
-
         _build(unfinished, config, advance)
     return Path(output_dir)
 
 
-def _build(folder: Path, config: RoomConfig, advance: Callable[[float], Any]) -> None:
+def _build(folder: Path, config: RoomConfig, advance: Callable[[float], object]) -> None:
     workers = config.num_workers or core_count()
     room = furnish_demo(config.seed)
     scene = build_scene(room, paint_textures(config.seed))

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rich.progress import Progress
 
 from instance_nerfstudio import cli, compile_ahead, demo
 from instance_nerfstudio.beside import beside
@@ -19,7 +18,6 @@ from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.hash_grids import implementation
 from instance_nerfstudio.masks.instances_json import InstanceInfo
 from rcnn.instance_palette import colour_instances_uint8
-from rcnn.rooms import RoomConfig
 
 SCORES = {"psnr": 30.0, "instance_miou": 0.9, "pq": 0.8, "pq_scene": 0.85}
 
@@ -40,29 +38,6 @@ def test_contact_sheet_has_a_row_per_view_and_a_legend(tmp_path: Path) -> None:
     below = {tuple(colour) for colour in sheet[76 + 2 * 246 :].reshape(-1, 3)}
     assert {tuple(colour_instances_uint8(np.array(info.id))) for info in infos} <= below
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
-
-
-def test_room_is_built_once_and_again_when_the_preset_changes(tmp_path: Path, monkeypatch) -> None:
-    built = []
-
-    def make_room(folder: Path, config: RoomConfig, progress: Progress) -> Path:
-        folder.mkdir()
-        built.append(config)
-        return folder
-
-    monkeypatch.setattr(demo, "make_room", make_room)
-    small, large = RoomConfig(width=64, height=48), RoomConfig()
-    for config in (small, small, large):
-        demo._room(tmp_path / "room", config, Progress(disable=True))
-    assert built == [small, large]
-
-
-def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "room").mkdir()
-    (tmp_path / "room" / "mine.txt").write_text("keep")
-    with pytest.raises(InputError, match="room"):
-        demo._room(tmp_path / "room", RoomConfig(), Progress(disable=True))
-    assert (tmp_path / "room" / "mine.txt").read_text() == "keep"
 
 
 def test_output_folder_that_is_a_file(tmp_path: Path) -> None:

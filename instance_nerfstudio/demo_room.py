@@ -1,0 +1,91 @@
+"""The room of `instance-nerf demo`, built in a process of its own.
+
+Python runs one thread at a time: beside the building of a room in the same process, nerfstudio takes longer to load
+than both take one after the other.
+"""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from rich.progress import Progress
+
+from instance_nerfstudio.errors import InputError
+from rcnn.rooms import RoomConfig, make_room
+from rcnn.safe_files import write_atomically
+
+
+def build_demo_room(folder: Path, config: RoomConfig, progress: Progress) -> Path:
+    """The room of this configuration; one that is there already is as good as new: the same seed, the same bytes.
+
+    Args:
+        folder: gets the room. An earlier room of the demo is replaced.
+        config: what is built.
+        progress: started by the caller; gets a task.
+
+    Raises:
+        InputError: `folder` is something else, or the room can't be built there.
+    """
+    note = folder / "room_config.json"
+    wanted = repr(config)
+    if note.is_file() and json.loads(note.read_text()) == wanted:
+        return folder
+    if folder.exists() and not note.is_file():
+        raise InputError(f"{folder}: exists and is no room of the demo; choose another --output-dir")
+    partial = folder.with_name(f".{folder.name}-partial")
+    for old in (folder, partial):
+        shutil.rmtree(old, ignore_errors=True)
+    _make_beside(partial, config, progress)
+    write_atomically(partial / note.name, json.dumps(wanted).encode())
+    partial.rename(folder)  # with its note, or not at all
+    return folder
+
+
+def _make_beside(folder: Path, config: RoomConfig, progress: Progress) -> None:
+    """`make_room` in another process."""
+    task = progress.add_task("Furnished room", total=1.0)
+    context = get_context("spawn")  # a fork would copy locks without the threads that hold them
+    receiver, sender = context.Pipe(duplex=False)
+    with _ended(context.Process(target=_make, args=(folder, config, sender))) as process:
+        process.start()
+        sender.close()  # so that the pipe ends with the process
+        try:
+            while (news := receiver.recv()) is not None:
+                if isinstance(news, BaseException):
+                    raise InputError(str(news)) from news
+                progress.update(task, advance=news)
+        except EOFError:
+            process.join()
+            raise InputError(f"{folder.parent}: the room's process died (out of memory?); try again") from None
+
+
+@contextmanager
+def _ended(process: BaseProcess) -> Iterator[BaseProcess]:
+    """The process ends with the block, interrupted if it has more to do."""
+    try:
+        yield process
+    finally:
+        if process.pid is not None:
+            if process.is_alive():
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGINT)  # as Ctrl-C: it ends its own processes and removes its folder
+            process.join()
+
+
+def _make(folder: Path, config: RoomConfig, sender: Connection) -> None:
+    """Runs in the process: sends shares of the work, then None, or what is wrong."""
+    try:
+        make_room(folder, config, sender.send)
+        sender.send(None)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        with suppress(OSError):  # nobody listens any more
+            sender.send(error)
+    except KeyboardInterrupt:
+        pass  # told by who waits for the room

@@ -1,0 +1,88 @@
+"""The demo's room in a process of its own."""
+
+import multiprocessing
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.progress import Progress
+
+from instance_nerfstudio import demo_room
+from instance_nerfstudio.beside import beside
+from instance_nerfstudio.demo_room import build_demo_room
+from instance_nerfstudio.errors import InputError
+from rcnn.rooms import RoomConfig, make_room
+from rcnn.rooms.cameras import CameraConfig
+from rcnn.rooms.irradiance import IrradianceConfig
+
+TINY = RoomConfig(
+    width=32, height=24, num_views=5, num_held_out=1, samples_per_pixel=1, voxel_resolution=24, num_workers=1,
+    light=IrradianceConfig(sky_strata=2, light_strata=1, bounces=1, smoothing=1),
+)  # fmt: skip
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_room_is_that_of_make_room_and_progress_ends_at_one(tmp_path: Path) -> None:
+    progress = Progress(disable=True)
+    room = build_demo_room(tmp_path / "room", TINY, progress)
+    assert progress.tasks[0].completed == pytest.approx(1)
+    built, expected = files(room), files(make_room(tmp_path / "expected", TINY))
+    assert built.pop("room_config.json")
+    assert built == expected
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["expected", "room"]
+
+
+def test_room_is_built_once_and_again_when_the_preset_changes(tmp_path: Path, monkeypatch) -> None:
+    built = []
+
+    def make_beside(folder: Path, config: RoomConfig, progress: Progress) -> None:
+        folder.mkdir()
+        built.append(config)
+
+    monkeypatch.setattr(demo_room, "_make_beside", make_beside)
+    small, large = RoomConfig(width=64, height=48), RoomConfig()
+    for config in (small, small, large):
+        build_demo_room(tmp_path / "room", config, Progress(disable=True))
+    assert built == [small, large]
+
+
+def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "mine.txt").write_text("keep")
+    with pytest.raises(InputError, match="room"):
+        build_demo_room(tmp_path / "room", RoomConfig(), Progress(disable=True))
+    assert (tmp_path / "room" / "mine.txt").read_text() == "keep"
+
+
+def test_what_is_wrong_with_a_room_is_an_error_of_one_line(tmp_path: Path) -> None:
+    cameras = CameraConfig(min_instances=10**6)
+    with pytest.raises(InputError) as raised:
+        build_demo_room(tmp_path / "room", replace(TINY, cameras=cameras), Progress(disable=True))
+    assert "\n" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_room_whose_process_dies_leaves_nothing_that_looks_complete(tmp_path: Path, number: int) -> None:
+    large = replace(TINY, width=640, height=480, num_views=40, samples_per_pixel=16)
+    building = beside(lambda: build_demo_room(tmp_path / "room", large, Progress(disable=True)))
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".*/images")):  # made by the process, which is at work
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    (child,) = (child for child in multiprocessing.active_children() if child.name.startswith("SpawnProcess"))
+    workers = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+    assert child.pid is not None
+    os.kill(child.pid, number)
+    with pytest.raises(InputError, match="died"):
+        building.result(60)
+    assert not (tmp_path / "room").exists()
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):  # whoever worked for it ends with it
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
