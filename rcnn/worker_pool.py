@@ -30,13 +30,20 @@ def worker_pool(
 
 def _start(initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     if initializer is not None:
         initializer(*initargs)
 
 
-def _end_with_parent() -> None:
-    """A parent that is killed tells nobody, and whoever waits for work from it would wait for ever."""
+def end_with_parent(*_: object) -> None:
+    """Called in a worker process: it ends when its parent does, also when that is killed and can tell nobody.
+
+    Takes what `worker_init_fn` of a `DataLoader` is given.
+    """
+    Thread(target=_outlive_nobody, daemon=True).start()
+
+
+def _outlive_nobody() -> None:
     if (parent := multiprocessing.parent_process()) is not None:
         wait([parent.sentinel])
         os._exit(1)

@@ -40,7 +40,9 @@ class GridBatch:
                 raise ValueError(f"a grid of {tuple(extent)} voxels does not fit into {self.shape}")
 
     @staticmethod
-    def collate(grids: Sequence[Float[Tensor, "C x y z"]], dtype: torch.dtype | None = None) -> GridBatch:
+    def collate(
+        grids: Sequence[Float[Tensor, "C x y z"]], dtype: torch.dtype | None = None, multiple: int = 1
+    ) -> GridBatch:
         """Pads grids with zeros to the longest of their sides.
 
         In a worker process of a `DataLoader` the batch is made in the memory that it is handed over in.
@@ -48,6 +50,7 @@ class GridBatch:
         Args:
             grids: of any sizes.
             dtype: of the batch; that of the first grid when not given.
+            multiple: sides are rounded up to multiples of it.
 
         Raises:
             ValueError: no grid, or grids of other ranks or channels than the first.
@@ -59,7 +62,7 @@ class GridBatch:
                 shapes = ", ".join(str(tuple(other.shape)) for other in grids)
                 raise ValueError(f"grids of a batch must be (C, x, y, z) with the same channels, they are {shapes}")
         extents = tuple(_extent(grid.shape[1:]) for grid in grids)
-        x, y, z = (max(sides) for sides in zip(*extents, strict=True))
+        x, y, z = (-(-max(sides) // multiple) * multiple for sides in zip(*extents, strict=True))
         features = _zeros((len(grids), len(grids[0]), x, y, z), dtype or grids[0].dtype, grids[0].device)
         for padded, grid, (a, b, c) in zip(features, grids, extents, strict=True):
             padded[:, :a, :b, :c] = grid

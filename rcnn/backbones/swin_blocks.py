@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.ops import MLP
 
 from rcnn.backbones.half_precision import autocast_dtype, cast_together
 from rcnn.backbones.stochastic_depth import add_residual
@@ -97,7 +96,11 @@ class SwinBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, heads, window)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = MLP(dim, [int(dim * mlp_ratio), dim], activation_layer=nn.GELU, inplace=None)
+        hidden = int(dim * mlp_ratio)
+        # torchvision's MLP, with its names and without the seconds that importing it takes.
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, hidden), nn.GELU(), nn.Identity(), nn.Linear(hidden, dim), nn.Identity()
+        )
 
     def forward(
         self, tokens: Float[Tensor, "M C"], windows: WindowMap, factors: Float[Tensor, "2 M 1"] | None = None

@@ -75,11 +75,11 @@ class SceneBatch:
     proposals: tuple[Float32[Tensor, "P columns"] | None, ...]
 
     @staticmethod
-    def collate(samples: Sequence[GridSample], dtype: torch.dtype | None = None) -> SceneBatch:
-        """For `torch.utils.data.DataLoader(collate_fn=...)`; `dtype` is that of the grids, theirs when not given."""
+    def collate(samples: Sequence[GridSample], dtype: torch.dtype | None = None, multiple: int = 1) -> SceneBatch:
+        """For `torch.utils.data.DataLoader(collate_fn=...)`; `dtype` and `multiple` as in `GridBatch.collate`."""
         return SceneBatch(
             tuple(sample.name for sample in samples),
-            GridBatch.collate([sample.features for sample in samples], dtype),
+            GridBatch.collate([sample.features for sample in samples], dtype, multiple),
             tuple(sample.boxes for sample in samples),
             tuple(sample.labels for sample in samples),
             tuple(sample.frame for sample in samples),

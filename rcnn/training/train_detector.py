@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -178,6 +177,10 @@ def _train(
             trainer.fit(module, grids, ckpt_path=resumed, weights_only=True)
         except (SIGTERMException, SystemExit):  # the latter is Lightning's answer to an interrupt from the keyboard
             raise SystemExit(_farewell(trainer.global_step, last)) from None
+        except RuntimeError as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # Lightning tidies up loaders that had not begun
+                raise SystemExit(_farewell(trainer.global_step, last)) from None
+            raise
     if trainer.is_global_zero:
         _export(path, run.out / "checkpoints" / "best.ckpt", run, experiment, training, data, origin)
     trainer.strategy.barrier()
@@ -202,14 +205,22 @@ def _resumable(path: Path) -> str | None:
     return str(path)
 
 
+class _ToGoOnFrom(ModelCheckpoint):
+    """Not of the last step: a run that ends in the validation after it would go on behind that, without its scores."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, *arguments: Any) -> None:
+        if trainer.global_step < trainer.max_steps:
+            super().on_train_batch_end(trainer, *arguments)
+
+
 def _trainer(run: RunConfig, experiment: Experiment, judged_by: str) -> L.Trainer:
     gpu = run.accelerator == "gpu" or (run.accelerator == "auto" and torch.cuda.is_available())
     devices = run.devices or ("auto" if gpu else 1)
     several = run.nodes > 1 or devices not in (1, "auto") or (gpu and torch.cuda.device_count() > 1)
-    keep = partial(ModelCheckpoint, run.out / "checkpoints", save_top_k=1, enable_version_counter=False)
+    once: dict[str, Any] = {"save_top_k": 1, "enable_version_counter": False}
     callbacks: list[Any] = [
-        keep("last", every_n_train_steps=run.checkpoint_every),
-        keep("best", monitor=f"val/{judged_by}", mode="max"),
+        _ToGoOnFrom(run.out / "checkpoints", "last", every_n_train_steps=run.checkpoint_every, **once),
+        ModelCheckpoint(run.out / "checkpoints", "best", monitor=f"val/{judged_by}", mode="max", **once),
         LearningRateMonitor("step"),
     ]
     if experiment.optimization.ema_decay > 0:

@@ -12,6 +12,9 @@ for name in ("nerfstudio", "instance_nerfstudio", "moderngl", "triton"):
 import rcnn.cli
 
 assert "torch" not in sys.modules, "torch makes --help slow"
+import rcnn.data
+
+assert "torchvision" not in sys.modules, "every process that loads scenes waits for it"
 import rcnn
 
 for module in pkgutil.walk_packages(rcnn.__path__, "rcnn."):

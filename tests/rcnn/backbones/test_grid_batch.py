@@ -24,6 +24,16 @@ def test_collate_keeps_grids_in_the_lower_corner() -> None:
     assert GridBatch.collate([first]).inside_at(2).all()
 
 
+def test_sides_are_rounded_up_to_multiples() -> None:
+    grids = [torch.rand(4, 5, 16, 7), torch.rand(4, 8, 3, 9)]
+    batch = GridBatch.collate(grids, multiple=8)
+    assert batch.shape == (8, 16, 16)
+    assert batch.extents == ((5, 16, 7), (8, 3, 9))
+    for grid, padded, (x, y, z) in zip(grids, batch.features, batch.extents, strict=True):
+        assert torch.equal(padded[:, :x, :y, :z], grid)
+        assert padded.sum() == pytest.approx(float(grid.sum()), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("stride", "cells"),
     [

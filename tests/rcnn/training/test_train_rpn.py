@@ -6,16 +6,18 @@ import os
 import socket
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader
 from toy_rooms import TINY, write_toy_rooms
 
 from rcnn.data import GridDataset, SceneReadingConfig, find_scenes
 from rcnn.errors import InputError
 from rcnn.rpn import AnchorHeadConfig
-from rcnn.training import Experiment, OptimizationConfig, RPNModule, RunConfig, train_rpn
+from rcnn.training import Experiment, OptimizationConfig, RPNModule, RunConfig, grid_data, train_rpn
 from rcnn.weights import load_detector
 
 # Weights move from the first step on, so that what is lost or repeated shows.
@@ -90,6 +92,44 @@ def test_a_killed_run_goes_on_to_the_same_result(rooms: Path, tmp_path: Path):
     assert path.stat().st_mtime_ns == before, "a finished run is left alone"
 
 
+def _killed_at_the_end(rooms: Path, run: RunConfig) -> None:
+    RPNModule.compute_scores = lambda self: os._exit(9)  # type: ignore[method-assign]
+    torch.set_num_threads(1)
+    _train(rooms, run)
+
+
+def test_a_run_that_is_killed_in_its_last_validation_goes_on(rooms: Path, tmp_path: Path):
+    torch.set_num_threads(1)
+    run = replace(RUN, out=tmp_path / "run", steps=4, validate_every=4, checkpoint_every=2, seed=1)
+    process = multiprocessing.get_context("spawn").Process(target=_killed_at_the_end, args=(rooms, run))
+    process.start()
+    process.join()
+    assert process.exitcode == 9
+    found, expected = (load_file(_train(rooms, r)) for r in (run, replace(run, out=tmp_path / "whole")))
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=0)
+
+
+def test_an_interrupt_before_the_first_step_says_so_in_one_line(rooms: Path, tmp_path: Path, monkeypatch):
+    class Interrupted(DataLoader):
+        def __iter__(self) -> Any:  # where worker processes are started
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(grid_data, "DataLoader", Interrupted)
+    with pytest.raises(SystemExit, match="stopped at step 0"):
+        _train(rooms, replace(RUN, out=tmp_path / "run"))
+
+
+def test_processes_that_load_scenes_change_nothing(rooms: Path, tmp_path: Path):
+    torch.set_num_threads(1)
+    run = replace(RUN, steps=4, validate_every=4, seed=1)
+    one, other = (
+        load_file(_train(rooms, replace(run, out=tmp_path / str(workers), num_workers=workers))) for workers in (0, 2)
+    )
+    for name, weight in one.items():
+        torch.testing.assert_close(other[name], weight, rtol=0, atol=1e-3 if "num_batches" not in name else 0)
+
+
 def _shared(rank: int, port: int, rooms: Path, run: RunConfig) -> None:
     """What torchrun tells its processes."""
     os.environ.update(
@@ -139,7 +179,7 @@ def test_other_runs_and_options_are_refused(rooms: Path, tmp_path: Path):
     _train(rooms, replace(run, steps=1, validate_every=1, checkpoint_every=1))
     (tmp_path / "run" / "detector.safetensors").unlink()
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:5000])
+    last.write_bytes(last.with_name("best.ckpt").read_bytes()[:5000])
     with pytest.raises(InputError, match=r"last\.ckpt: is damaged; delete it") as error:
         _train(rooms, replace(run, steps=1, validate_every=1, checkpoint_every=1))
     assert "\n" not in str(error.value)
