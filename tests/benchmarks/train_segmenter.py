@@ -1,16 +1,20 @@
 """Trains a 2D segmenter on generated rooms: Mask R-CNN from scratch, for the `torchvision` mask source.
 
     python tests/benchmarks/train_segmenter.py --out runs/segmenter --make-rooms 120 --minutes 12
+    torchrun --nproc-per-node 4 tests/benchmarks/train_segmenter.py --out runs/segmenter --rooms ROOMS --minutes 12
     instance-nerf run --data ROOM --source torchvision --weights runs/segmenter/segmenter.safetensors
 
 Rooms are those of `nerf-rcnn rooms make`; the training split's furniture is in no test room. With `--make-rooms` they
 are made in OUT/rooms, otherwise `--rooms` and `--val` name them. Killed at any time, it goes on with the same command.
+What Mask R-CNN does on the host it does picture by picture, and the GPU waits: four samples make one picture.
 At the end it writes OUT/segmenter.safetensors and .json with scores on validation rooms, and prints them: average
 precision of masks (by class, and without classes), and how well flattened segments fit the true ones, without classes.
 """
 
 import json
 import math
+import multiprocessing
+import os
 import subprocess
 import sys
 import time
@@ -22,10 +26,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from room_views import Crops, RoomViews, Sample
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from instance_nerfstudio.segments.class_table import ClassTable
@@ -35,6 +41,7 @@ from instance_nerfstudio.segments.mask_source import Detections
 from instance_nerfstudio.segments.settings import FlattenConfig
 from rcnn.rooms.assets.classes import furniture_classes
 from rcnn.safe_files import open_atomically, read_json
+from rcnn.worker_pool import end_with_parent
 
 MIN_PIXELS = 12
 """Smaller pieces of objects, at the size of training, are not learnt."""
@@ -56,6 +63,9 @@ class TrainSegmenter:
     minutes: float | None = None
     """Stop after this time (pauses excluded): the learning rate falls by the clock, if that is faster than by steps."""
     batch: int = 16
+    """Samples of a step, of all GPUs together."""
+    mosaic: int = 2
+    """Samples along each side of the pictures that are learnt from."""
     backbone: str = "resnet50"
     min_size: int = 384
     max_size: int = 640
@@ -74,6 +84,14 @@ class TrainSegmenter:
     def main(self) -> None:
         """Makes, trains, scores."""
         warnings.filterwarnings("ignore")
+        if self.batch % (_world_size() * self.mosaic**2):
+            raise SystemExit(
+                f"--batch must be a multiple of {_world_size() * self.mosaic**2}, GPUs x samples a picture"
+            )
+        if _world_size() > 1:
+            if torch.cuda.is_available():
+                torch.cuda.set_device(_rank())
+            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
         self.out.mkdir(parents=True, exist_ok=True)
         train, val = list(self.rooms), list(self.val)
         if self.make_rooms:
@@ -84,8 +102,11 @@ class TrainSegmenter:
         weights = self.out / "segmenter.safetensors"
         if not weights.exists():
             notes = self._train(config, RoomViews(train, names))
-            save_mask_rcnn(weights, notes.pop("weights"), config, {"training": notes, "metrics": {}})
-        if val:
+            if _rank() == 0:
+                save_mask_rcnn(weights, notes.pop("weights"), config, {"training": notes, "metrics": {}})
+        if dist.is_initialized():
+            dist.destroy_process_group()  # scores are those of one process
+        if val and _rank() == 0:
             self._score(weights, RoomViews(val, names, self.val_views))
 
     def _make(self, split: str, count: int) -> Path:
@@ -101,7 +122,7 @@ class TrainSegmenter:
         torch.backends.cudnn.benchmark = True  # all samples have one size
         model = build_mask_rcnn(config).to(device)
         _float_boxes(model)
-        model.roi_heads.fg_bg_sampler.batch_size_per_image = self.rois  # type: ignore[union-attr]
+        self._see_mosaics(model)
         matrices = [weight for weight in model.parameters() if weight.ndim > 1]
         others = [weight for weight in model.parameters() if weight.ndim <= 1]
         optimizer = torch.optim.AdamW(
@@ -116,9 +137,14 @@ class TrainSegmenter:
             optimizer.load_state_dict(state["optimizer"])
             step, elapsed, curve = state["step"], state["elapsed"], state["curve"]
         crops = Crops(views, self._crop(), self.seed, step * self.batch, self.steps * self.batch, self.augment)
+        world, rank = _world_size(), _rank()
+        learner = DistributedDataParallel(model) if world > 1 else model
+        context = multiprocessing.get_context("forkserver")  # torch is loaded once, not once for each worker
+        context.set_forkserver_preload(["room_views"])
         loader = DataLoader(
-            crops, self.batch, num_workers=self.num_workers, collate_fn=list, pin_memory=device.type == "cuda",
-            multiprocessing_context="spawn" if self.num_workers else None,
+            crops, self.batch // world, sampler=range(rank, len(crops), world), num_workers=self.num_workers,
+            collate_fn=list, pin_memory=device.type == "cuda",
+            multiprocessing_context=context if self.num_workers else None, worker_init_fn=end_with_parent,
         )  # fmt: skip
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"),
@@ -126,19 +152,23 @@ class TrainSegmenter:
         )  # fmt: skip
         model.train()
         start = saved = time.monotonic() - elapsed
-        with Progress(*columns, console=Console(stderr=True)) as progress:
+        with Progress(*columns, console=Console(stderr=True), disable=rank > 0) as progress:
             task = progress.add_task("Training", total=self.steps, completed=step, loss="")
             batches = iter(loader)
             for batch in batches:
                 elapsed = time.monotonic() - start
                 done = max(step / self.steps, elapsed / (60 * self.minutes) if self.minutes else 0.0)
+                if world > 1:  # by one clock
+                    clock = torch.tensor(done, device=device)
+                    dist.broadcast(clock, 0)
+                    done = float(clock)
                 if done >= 1:
                     break
                 for group in optimizer.param_groups:
                     group["lr"] = self.lr * min(done / 0.05 + 1e-2, 1.0) * 0.5 * (1 + math.cos(math.pi * done))
-                pictures, targets = _to_device(batch, device)
+                pictures, targets = _mosaics(batch, self.mosaic, device)
                 with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                    losses = model(pictures, targets)
+                    losses = learner(pictures, targets)
                     loss = sum(losses.values(), torch.zeros((), device=device))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -152,17 +182,28 @@ class TrainSegmenter:
                     curve.append({"step": step, "seconds": round(elapsed, 1), **values})
                     progress.update(task, loss=f"loss {sum(values.values()):.3f}")
                 progress.update(task, completed=step)
-                if time.monotonic() - saved > self.checkpoint_seconds:
+                if rank == 0 and time.monotonic() - saved > self.checkpoint_seconds:
                     saved = time.monotonic()
                     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
                     with open_atomically(checkpoint) as file:
                         torch.save({**state, "step": step, "elapsed": elapsed, "curve": curve}, file)
         del batches  # ends its processes
         return {
-            "weights": model.state_dict(), "views": len(views), "steps": step, "batch": self.batch, "lr": self.lr,
+            "weights": model.state_dict(), "views": len(views), "steps": step, "batch": self.batch,
+            "mosaic": self.mosaic, "lr": self.lr, "gpus": world,
             "seconds": round(time.monotonic() - start, 1), "device": _device_name(device),
             "curve": curve[::10] + curve[-1:],
         }  # fmt: skip
+
+    def _see_mosaics(self, model: Any) -> None:
+        """What is counted in each picture is counted in each sample of it, and pictures keep their size."""
+        count = self.mosaic**2
+        height, width = self._crop()
+        model.transform.min_size, model.transform.max_size = (height * self.mosaic,), width * self.mosaic
+        model.roi_heads.fg_bg_sampler.batch_size_per_image = self.rois * count
+        model.rpn.fg_bg_sampler.batch_size_per_image *= count
+        model.rpn._pre_nms_top_n = {mode: count * n for mode, n in model.rpn._pre_nms_top_n.items()}
+        model.rpn._post_nms_top_n = {mode: count * n for mode, n in model.rpn._post_nms_top_n.items()}
 
     def _crop(self) -> tuple[int, int]:
         """Height and width of what is learnt from: the network resizes them no more."""
@@ -233,14 +274,36 @@ def _targets(ids: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]
     return {"boxes": boxes, "labels": labels[numbers.long()], "masks": masks.to(torch.uint8)}
 
 
-def _to_device(
-    batch: Sequence[Sample], device: torch.device
+def _mosaics(
+    batch: Sequence[Sample], side: int, device: torch.device
 ) -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
+    """Pictures (3, side·H, side·W) in [0, 1] of side² samples each, and what is to be found in them."""
     pictures, targets = [], []
-    for picture, ids, labels in batch:
-        pictures.append(picture.to(device, non_blocking=True).permute(2, 0, 1).float() / 255)
-        targets.append(_targets(ids.to(device, non_blocking=True), labels.to(device, non_blocking=True)))
+    for start in range(0, len(batch), side**2):
+        samples = batch[start : start + side**2]
+        sent = [
+            (picture.to(device, non_blocking=True), ids.to(device, non_blocking=True)) for picture, ids, _ in samples
+        ]
+        before = np.cumsum([0] + [len(labels) - 1 for _, _, labels in samples])  # ids of the samples before
+        ids = [torch.where(ids > 0, ids + int(first), 0) for (_, ids), first in zip(sent, before[:-1], strict=True)]
+        labels = torch.cat([torch.zeros(1, dtype=torch.int64), *(labels[1:] for _, _, labels in samples)]).to(device)
+        pictures.append(_tiled([picture for picture, _ in sent], side).permute(2, 0, 1).float() / 255)
+        targets.append(_targets(_tiled(ids, side), labels))
     return pictures, targets
+
+
+def _tiled(parts: Sequence[torch.Tensor], side: int) -> torch.Tensor:
+    """Row by row."""
+    return torch.cat([torch.cat(list(parts[row : row + side]), 1) for row in range(0, side**2, side)], 0)
+
+
+def _world_size() -> int:
+    """Processes of `torchrun`, each with a GPU."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def _float_boxes(model: torch.nn.Module) -> None:
