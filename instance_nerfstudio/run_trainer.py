@@ -10,6 +10,7 @@ from typing import Any, cast
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
+from nerfstudio.utils.rich_utils import CONSOLE
 
 from instance_nerfstudio.run_pipeline import RunPipeline, RunPipelineConfig
 
@@ -55,6 +56,7 @@ class RunTrainer(Trainer):
 
     def train(self) -> None:
         total = self.config.max_num_iterations
+        self._say_if_instances_come_late()
         self.step = max(self._start_step - 1, 0)  # what the last save is named after when nothing is left to do
         self.config.max_num_iterations = max(total - self._start_step, 0)
         try:
@@ -65,6 +67,16 @@ class RunTrainer(Trainer):
     def train_the_rest(self) -> None:
         """Trains for `max_num_iterations` from where the run stands."""
         super().train()
+
+    def _say_if_instances_come_late(self) -> None:
+        """A run made short by `--max-num-iterations` alone leaves instances little time, at falling learning rates."""
+        model, total = self.pipeline.model, self.config.max_num_iterations
+        start = model.options.instance_start_step
+        if model.options.use_instances and not model.frozen and 2 * start > total:
+            CONSOLE.print(
+                f"Instances train from step {start} of {total} on; "
+                f"--pipeline.model.instance-start-step {total // 5} gives them time."
+            )
 
     @check_main_thread
     def save_checkpoint(self, step: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from instance_nerfstudio import run_trainer
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.instance_trainer import InstanceTrainer
 from instance_nerfstudio.run_trainer import WHOLE_RUN
@@ -140,6 +141,18 @@ def test_a_new_run_counts_from_zero(make_config, train, shared_scene, tmp_path, 
     trainer = train(config)
     assert steps == [0, 1, 2]
     assert files(trainer.checkpoint_dir) == ["step-000000002.ckpt"]
+
+
+@pytest.mark.parametrize(("start", "said"), [(3, False), (4, True)])
+def test_a_run_that_leaves_instances_little_time_says_so(
+    make_config, train, shared_scene, tmp_path, monkeypatch, start: int, said: bool
+):
+    lines: list[str] = []
+    monkeypatch.setattr(run_trainer.CONSOLE, "print", lambda *parts, **_: lines.extend(map(str, parts)))
+    config = make_config(shared_scene, tmp_path, instance_start_step=start)
+    config.max_num_iterations = 6
+    train(config)
+    assert any("step 4 of 6 on; --pipeline.model.instance-start-step 1 " in line for line in lines) == said
 
 
 def test_schedules_end_with_the_run(trained):
