@@ -123,13 +123,13 @@ class ExportInstances:
                 f"{self.load_config}: has no instances; train with ns-train instance-nerfacto or instance-splatfacto"
             )
         self._wanted(pipeline)  # not after minutes
-        task = progress.add_task("Looking for objects", total=1.0)
+        looking = progress.add_task("Looking for objects", total=None)
         survey = survey_instances(
             model,
             datamanager.train_dataset.cameras,
             self.survey_size,
             self.max_views,
-            lambda share: progress.update(task, advance=share),
+            lambda done, views: progress.update(looking, completed=done, total=views),
         )
         if model.scene_survey is not None:
             model.scene_survey.use(survey)

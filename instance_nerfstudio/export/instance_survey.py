@@ -92,7 +92,7 @@ def survey_instances(
     cameras: Cameras,
     longest_side: int,
     max_views: int,
-    advance: Callable[[float], object],
+    advance: Callable[[int, int], object],
     lock: AbstractContextManager | None = None,
 ) -> InstanceSurvey:
     """Renders the training views at low resolution, without any edits.
@@ -102,7 +102,7 @@ def survey_instances(
         cameras: training cameras, before what the camera optimizer learned of them.
         longest_side: pixels of the longer side.
         max_views: evenly chosen when there are more.
-        advance: called with each view's share of the work, 1 in all.
+        advance: called with how many views are looked at, from none to all, and with how many there are.
         lock: held while a view is rendered, where other threads render too.
     """
     cameras = deepcopy(corrected_cameras(cameras, model.camera_optimizer))
@@ -113,6 +113,7 @@ def survey_instances(
     shape = (len(cameras), int(cameras.height.max()), int(cameras.width.max()))
     depth, accumulation, confidence = (torch.zeros(shape, device=model.device) for _ in range(3))
     ids = torch.full(shape, -1, dtype=torch.int32, device=model.device)
+    advance(0, len(cameras))
     for view in range(len(cameras)):
         with lock or nullcontext():
             outputs = model.render(cameras[view : view + 1], edits=InstanceEdits())
@@ -122,7 +123,7 @@ def survey_instances(
         accumulation[view, :height, :width] = outputs["accumulation"][..., 0]
         confidence[view, :height, :width] = outputs["instance_confidence"][..., 0]
         ids[view, :height, :width] = torch.where(opaque, outputs["instance_ids"], -1)[..., 0]
-        advance(1 / len(cameras))
+        advance(view + 1, len(cameras))
     return InstanceSurvey(DepthMaps(cameras, depth, accumulation), ids, confidence)
 
 

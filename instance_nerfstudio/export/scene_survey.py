@@ -39,6 +39,8 @@ class SceneSurvey:
         self._made: Future[InstanceSurvey] | None = None
         self._boxes: Tensor | None = None
         self._matter: OrderedDict[tuple[int, ...], SeenMatter] = OrderedDict()
+        self.watch: Callable[[int, int], object] = lambda done, views: None
+        """Takes how many views are looked at, and how many there are; both 0 at the end, also of a failure."""
 
     def get(self) -> InstanceSurvey:
         """The survey; whoever asks first, makes the others wait.
@@ -83,11 +85,13 @@ class SceneSurvey:
     def _make(self) -> InstanceSurvey:
         columns = (TextColumn("{task.description:>20}"), BarColumn(bar_width=50), TimeElapsedColumn())
         with Progress(*columns, console=CONSOLE, transient=True) as progress:
-            task = progress.add_task("What photos saw", total=1.0)
-            return survey_instances(
-                self._model,
-                self._cameras,
-                SURVEY_SIZE,
-                SURVEY_VIEWS,
-                lambda share: progress.update(task, advance=share),
-            )
+            task = progress.add_task("What photos saw", total=None)
+
+            def advance(done: int, views: int) -> None:
+                progress.update(task, completed=done, total=views)
+                self.watch(done, views)
+
+            try:
+                return survey_instances(self._model, self._cameras, SURVEY_SIZE, SURVEY_VIEWS, advance)
+            finally:
+                self.watch(0, 0)

@@ -46,6 +46,7 @@ class InstancePanel(ViewerControl):
         self.live = False
         """Whether a viewer shows the model; without one, commands render through the model itself."""
         self._survey: InstanceSurvey | None = None
+        self._said = self._looking = ""
         # Guards the widgets and the selection; never taken while the viewer's lock is waited for.
         self._lock = threading.RLock()
 
@@ -110,6 +111,8 @@ class InstancePanel(ViewerControl):
         detections = detector_boxes(model.options.instance_voxels)
         widgets = PanelActions(**{name: partial(self._act, name) for name in PanelActions.__dataclass_fields__})
         gui = self._gui = PanelGui(self.viser_server, order, widgets, detections is not None)
+        if model.scene_survey is not None:
+            model.scene_survey.watch = self._say_how_far
 
         described = describe_run(self._pipeline)
         instances = self._list = InstanceList(gui, store, described, self._lock, self._selected, self._refresh)
@@ -121,8 +124,7 @@ class InstancePanel(ViewerControl):
         edits = PanelEdits(gui, store, instances, self._edited, self._say)
         self._boxes = SceneBoxes(self.viser_server, to_scene, detections)
         run = self.viewer.log_filename.parent
-        survey = partial(self._look_at_scene, aloud=True)
-        exports = PanelExports(self, run, self._pipeline, survey, self._render_lock, self._say)
+        exports = PanelExports(self, run, self._pipeline, self._look_at_scene, self._render_lock, self._say)
         self._actions = PanelActions(
             pick=clicks.arm,
             choose=instances.choose,
@@ -159,8 +161,19 @@ class InstancePanel(ViewerControl):
                 CONSOLE.print(f"[yellow]Panel Instances: {type(error).__name__}: {_first_line(error)}", soft_wrap=True)
 
     def _say(self, message: str) -> None:
+        with self._lock:
+            self._said = message
+            self._show_message()
+
+    def _say_how_far(self, done: int, views: int) -> None:
+        """Says what frames wait for while the training views are looked at, below what was said before."""
+        with self._lock:
+            self._looking = f"Looking at {views} training views, once ({done} of {views}) …" if views else ""
+            self._show_message()
+
+    def _show_message(self) -> None:
         if hasattr(self, "_gui"):
-            self._gui.message.content = plain(message)
+            self._gui.message.content = "\n\n".join(plain(text) for text in (self._said, self._looking) if text)
 
     def _selected(self) -> None:
         self._refresh()
@@ -199,19 +212,20 @@ class InstancePanel(ViewerControl):
         self._list.described = describe_run(self._pipeline, self._look_at_scene())
         self._refresh()
 
-    def _look_at_scene(self, aloud: bool = False) -> "InstanceSurvey":
+    def _look_at_scene(self) -> "InstanceSurvey":
         """The survey; made when it is first asked for."""
         from instance_nerfstudio.export.instance_survey import survey_instances
 
         if self._survey is None:
-            if aloud:
-                self._say("Looking for the objects in the training views …")
             if self._model.scene_survey is not None:
                 return self._model.scene_survey.get()
             cameras = self._pipeline.datamanager.train_dataset.cameras
-            self._survey = survey_instances(
-                self._model, cameras, _SURVEY_SIZE, _SURVEY_VIEWS, lambda _: None, self._render_lock
-            )
+            try:
+                self._survey = survey_instances(
+                    self._model, cameras, _SURVEY_SIZE, _SURVEY_VIEWS, self._say_how_far, self._render_lock
+                )
+            finally:
+                self._say_how_far(0, 0)
         return self._survey
 
 

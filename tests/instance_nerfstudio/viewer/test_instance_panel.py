@@ -51,7 +51,12 @@ def balls(make_pipeline: Any, put_balls: Any) -> Any:
 
 
 def _message(panel: InstancePanel) -> str:
-    return panel._gui.message.content.replace("\\", "")
+    """Without what the panel says of the look at the training views, which begins when it opens."""
+    return _messages(panel)[0]
+
+
+def _messages(panel: InstancePanel) -> list[str]:
+    return panel._gui.message.content.replace("\\", "").split("\n\n")
 
 
 def _click(panel: InstancePanel, origin: tuple[float, float, float]) -> None:
@@ -183,3 +188,69 @@ def test_boxes_are_drawn_and_removed(balls: Any, open_viewer: Any) -> None:
     panel._gui.boxes.value = False
     panel._actions.boxes(None)
     assert panel._boxes.instances._handle is None
+
+
+@pytest.fixture
+def does_not_look_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The panel lets the training views be until it needs them."""
+    monkeypatch.setattr(InstancePanel, "_look_around", lambda *_: None)
+
+
+@pytest.mark.usefixtures("does_not_look_around")
+def test_panel_says_what_the_first_hidden_object_waits_for(
+    balls: Any, open_viewer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel, model = open_viewer(balls), balls.model
+    cameras = balls.datamanager.train_dataset.cameras
+    views, render, go_on = len(cameras), InstanceNerfactoModel.render, threading.Event()
+    heard: list[str] = []
+
+    def slow(self: InstanceNerfactoModel, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("edits") == InstanceEdits():  # a view of the survey
+            heard.append(_messages(panel)[-1])
+            assert go_on.wait(60)
+        return render(self, *args, **kwargs)
+
+    monkeypatch.setattr(InstanceNerfactoModel, "render", slow)
+    panel._list.select(NEAR, add=False)
+    panel._act("hide", None)
+    assert _messages(panel) == ["Hidden. What no photo showed behind stays empty."]
+    frames: list[dict[str, Any]] = []
+    browser = threading.Thread(target=lambda: frames.append(model.get_outputs_for_camera(cameras[:1])))
+    browser.start()
+    deadline = time.monotonic() + 60
+    while not heard:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    said = [f"Looking at {views} training views, once ({done} of {views}) …" for done in range(views)]
+    assert _messages(panel) == ["Hidden. What no photo showed behind stays empty.", said[0]]
+    panel._act("clear", None)
+    panel._act("export_selection", None)
+    assert _messages(panel) == ["Select an object first.", said[0]]
+    assert not frames
+    go_on.set()
+    browser.join(60)
+    assert frames[0]["rgb"].any()
+    assert heard == said
+    assert _messages(panel) == ["Select an object first."]
+    panel._list.select(NEAR, add=False)
+    panel._act("isolate", None)
+    model.get_outputs_for_camera(cameras[:1])
+    assert heard == said  # once
+
+
+@pytest.mark.usefixtures("does_not_look_around")
+@pytest.mark.parametrize("test_mode", ["inference", "val"])
+def test_failed_look_at_the_training_views(
+    test_mode: str, make_pipeline: Any, open_viewer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = open_viewer(make_pipeline(test_mode=test_mode))
+
+    def fail(self: InstanceNerfactoModel, *_: Any, **__: Any) -> Any:
+        assert len(_messages(panel)) == 2
+        raise RuntimeError("CUDA error: something")
+
+    monkeypatch.setattr(InstanceNerfactoModel, "render", fail)
+    panel._list.select(NEAR, add=False)
+    panel._act("export_selection", None)
+    assert _messages(panel) == ["CUDA error: something"]

@@ -186,7 +186,7 @@ def test_survey_needs_cameras_alone() -> None:
     poses = torch.cat([camera_along((0.0, 0.0, z), (0.0, 0.0, -z)).camera_to_worlds for z in (2.0, -2.0)])
     cameras = Cameras(poses, 60.0, 60.0, 32.0, 24.0, width=64, height=48)
     model: Any = OneBall()
-    survey = survey_instances(model, cameras, 32, 10, lambda _: None)
+    survey = survey_instances(model, cameras, 32, 10, lambda done, views: None)
     surface = survey.surface((7,))
     assert len(surface) > 100
     assert torch.allclose(surface.norm(dim=1), torch.tensor(OneBall.radius), atol=1e-4)
