@@ -23,7 +23,7 @@ def load_run(
         update: changes the configuration before anything is made from it.
 
     Raises:
-        InputError: no checkpoint there.
+        InputError: no such file, or no checkpoint there.
     """
     find_checkpoint(load_config)  # nerfstudio's own message does not say what to do
 

@@ -90,8 +90,6 @@ class ExportDensity:
         )
 
     def _check(self) -> None:
-        if not self.load_config.is_file():
-            raise InputError(f"{self.load_config}: no such file; give the config.yml of a run with --load-config")
         if self.output.suffix != ".npz":
             raise InputError(f"{self.output}: must end in .npz; choose another --output")
         if self.output.exists() and not self.overwrite:

@@ -83,8 +83,6 @@ class ExportInstances:
         Raises:
             InputError: the run, the options or the output folder are unusable.
         """
-        if not self.load_config.is_file():
-            raise InputError(f"{self.load_config}: no such file; give the config.yml of a run with --load-config")
         for option, value, least, most in (
             ("resolution", self.resolution, 8, 512),
             ("num-points", self.num_points, 1, 10**7),

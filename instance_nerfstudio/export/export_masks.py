@@ -91,8 +91,6 @@ class ExportMasks:
         Raises:
             InputError: the run, the options or the output folder are unusable.
         """
-        if not self.load_config.is_file():
-            raise InputError(f"{self.load_config}: no such file; give the config.yml of a run with --load-config")
         if (self.cameras == "path") != (self.camera_path is not None):
             raise InputError(f"--cameras {self.cameras}: --cameras path and --camera-path <file> belong together")
         if self.video:

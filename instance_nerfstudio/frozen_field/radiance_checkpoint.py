@@ -112,9 +112,15 @@ def _is_tcnn_layout(state: Mapping[str, object]) -> bool:
 
 
 def find_checkpoint(run: Path) -> Path:
-    """Latest checkpoint of a run, given by its folder, its config.yml, or the file itself."""
+    """Latest checkpoint of a run, given by its folder, its config.yml, or the file itself.
+
+    Raises:
+        InputError: none there, or no such config.yml.
+    """
     if run.suffix == ".ckpt" and run.is_file():
         return run
+    if run.suffix == ".yml" and not run.is_file():
+        raise InputError(f"{run}: no such file; give the config.yml of a run")
     folder = run.parent if run.suffix == ".yml" else run
     found = sorted(folder.glob("step-*.ckpt")) or sorted(folder.glob("nerfstudio_models/step-*.ckpt"))
     if not found:

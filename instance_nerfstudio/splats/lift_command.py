@@ -130,8 +130,6 @@ def _adopt(own: Any, theirs: Any, kinds: tuple[type, ...]) -> Any:
 
 
 def _read_config(load_config: Path) -> TrainerConfig:
-    if not load_config.is_file():
-        raise InputError(f"{load_config}: no such file; give the config.yml of a run with --load-config")
     try:
         config = yaml.load(load_config.read_text(), Loader=yaml.Loader)
     except (yaml.YAMLError, AttributeError, ImportError) as error:

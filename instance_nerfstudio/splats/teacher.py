@@ -46,10 +46,8 @@ def learn_from(load_config: Path, folder: Path, with_masks: bool) -> Lesson:
     """
     points, masks = folder / POINTS_FILE, folder / MASKS_FOLDER
     if not points.is_file():
-        if not load_config.is_file():
-            raise InputError(f"{load_config}: no such file; give the config.yml of a run with --pipeline.teacher")
-        CONSOLE.print(f"Rendering the training views of {load_config} …")
         pipeline = load_run(load_config)
+        CONSOLE.print(f"Rendering the training views of {load_config} …")
         model = pipeline.model
         if not hasattr(model, "camera_optimizer") or not hasattr(model, "field"):
             raise InputError(f"{load_config}: is not a run of nerfacto or instance-nerfacto, which splats learn from")

@@ -618,8 +618,12 @@ def test_other_models_are_refused(tmp_path: Path, run: Callable[..., Path]) -> N
     pipeline.model = SimpleNamespace(camera_optimizer=None)
     with pytest.raises(InputError, match=r"config\.yml: not an instance-nerfacto run"):
         run(pipeline)
-    with pytest.raises(InputError, match=r"missing\.yml: no such file"):
-        run(pipeline, load_config=tmp_path / "missing.yml")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_such_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"missing\.yml: no such file; give the config"):
+        ExportMasks(load_config=tmp_path / "missing.yml", output_dir=tmp_path / "out").main()
     assert not (tmp_path / "out").exists()
 
 

@@ -76,8 +76,14 @@ def test_latest_checkpoint_is_taken(run):
 
 @pytest.mark.parametrize("given", ["nowhere", "config.yml", "step-000000001.ckpt"])
 def test_run_without_a_checkpoint(tmp_path, given):
+    (tmp_path / "config.yml").touch()
     with pytest.raises(InputError, match=f"{given}: no checkpoint there"):
         find_checkpoint(tmp_path / given)
+
+
+def test_no_such_config(run):
+    with pytest.raises(InputError, match=r"other\.yml: no such file; give the config\.yml of a run"):
+        find_checkpoint(run / "other.yml")
 
 
 def test_copies_the_three_parts_alone(make_pipeline, trained, run):

@@ -237,7 +237,7 @@ def test_a_plain_run_is_lifted(trained_splats: Any, model: Any, tmp_path: Path, 
     assert again != config
     with pytest.raises(InputError, match="no such file"):
         lift_splats(tmp_path / "outputs" / "scene" / "splatfacto" / "run" / "other.yml", device="cpu")
-    with pytest.raises(InputError, match="no checkpoint"):
+    with pytest.raises(InputError, match="no such file"):
         lift_splats(tmp_path / "nowhere" / "config.yml", device="cpu")
 
 
