@@ -29,7 +29,7 @@ def radiance_outputs(
     """nerfacto's own `get_outputs`, in its order.
 
     Training leaves out the depth pictures, which no loss reads; over a frozen field it leaves out colour too. Where
-    edits take matter away, `whole_accumulation` is the opacity that there was with it.
+    edits take matter away, `whole_accumulation` is the opacity that there was with it; 1 where something is isolated.
 
     Returns:
         Outputs; the field's samples, their weights and geometry features.
@@ -57,6 +57,8 @@ def radiance_outputs(
     whole = None
     if not model.training and model.class_edits is not None and model.class_edits.shown is not None:
         whole = model.renderer_accumulation(weights=weights)
+        if model.class_edits.edits.isolated:
+            whole = torch.ones_like(whole)  # what lies beyond all matter is taken away too
         ray_samples, weights, geometry = shown_matter(
             model, model.class_edits, ray_bundle, ray_samples, density, geometry
         )

@@ -82,6 +82,9 @@ def test_isolated_matter_is_alone(scene_of_balls: Any) -> None:
     assert (alone["instance_ids"][..., 0].numpy()[far] == FAR).all()
     assert np.allclose(alone["rgb"].numpy()[far], COLOURS[2], atol=0.02)
     assert (alone["accumulation"].numpy()[nothing] < 0.02).all()
+    # Not even what nerfacto continues a picture with, where the whole field lets light through.
+    assert (model.render(camera)["rgb"].numpy()[_inner(~hit.any(-1))] > 0.5).all()
+    assert (alone["rgb"].numpy()[nothing] < 0.02).all()
     assert (alone["instance_ids"][..., 0].numpy()[nothing] == 0).all()
 
 
