@@ -25,6 +25,7 @@ from scipy import ndimage
 from test_commands import NAMES, environment, make_tiny_room, script
 
 from instance_nerfstudio.masks.instance_masks import read_instance_mask
+from instance_nerfstudio.masks.instances_json import InstanceInfo, write_instances_json
 from rcnn.instance_palette import BACKGROUND_COLOUR, colour_instances_uint8
 
 CHROMIUM = shutil.which("chromium")
@@ -46,6 +47,14 @@ FLAGS = [
 WINDOW = {"width": 900, "height": 700}
 # The part of the window that only the canvas covers.
 VIEW = {"x": 20, "y": 80, "width": 540, "height": 500}
+# Keeps what the panel says while the training views are looked at.
+LISTEN = """() => {
+    window.heard = new Set();
+    new MutationObserver(() => {
+        const found = document.body.innerText.match(/Looking at \\d+ training views, once \\(\\d+ of \\d+\\)/);
+        if (found) window.heard.add(found[0]);
+    }).observe(document.body, {subtree: true, childList: true, characterData: true});
+}"""
 # Chromium's colour arithmetic may be off by one; the palette's colours differ by more.
 TOLERANCE = 2
 MAX_RES = 160
@@ -56,7 +65,11 @@ COLOURS = {instance: colour_instances_uint8(np.array(instance)).astype(int) for 
 def run(closed_network: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a short training on a room."""
     folder = tmp_path_factory.mktemp("viewer")
-    config = shrunken_config(make_tiny_room(folder / "room"), folder / "outputs", instance_start_step=5)
+    room = make_tiny_room(folder / "room")
+    # With boxes, the panel looks at the training views when something is hidden, and not before.
+    described = [InstanceInfo(i, name, box_world=(0.0, 0.0, 0.0, 2.0, 2.0, 2.0)) for i, name in NAMES.items()]
+    write_instances_json(room / "instances.json", described)
+    config = shrunken_config(room, folder / "outputs", instance_start_step=5)
     config.max_num_iterations = 150
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in `environment`
@@ -273,15 +286,15 @@ def two_in_view(browser: Browser) -> tuple[Browser, list[int]]:
         browser.choose_output("instances")
     browser.press("Show all", "Everything is shown")
     browser.press("Clear", "0 selected")
-    shares = browser.wait(lambda shares: sum(shares.values()) > 0.5)
-    # Where the viewer's first camera looks depends on the room: look around.
+    browser.wait(lambda shares: sum(shares.values()) > 0.5)
+    # Where the viewer's first camera looks depends on the room: look around. A fine frame may show less than a coarse
+    # one, so the view rests before it counts.
     for _ in range(8):
-        if len(_in_view(shares)) > 1:
+        browser.settled()
+        if len(in_view := _in_view(browser.shares())) > 1:
             break
         browser.drag(150)
-        shares = browser.wait(lambda shares: len(_in_view(shares)) > 1, seconds=8)
-    browser.settled()
-    in_view = _in_view(browser.shares())
+        browser.wait(lambda shares: len(_in_view(shares)) > 1, seconds=8)
     assert len(in_view) > 1
     return browser, in_view
 
@@ -324,7 +337,10 @@ def test_click_selects_hides_and_isolates(two_in_view: tuple[Browser, list[int]]
     browser.press("Clear", "0 selected")
     shown = browser.wait(lambda shares: shares[clicked] > 0.004)
     browser.select_in_list(f"{clicked} {NAMES[clicked]}", "1 selected")
+    browser.page.evaluate(LISTEN)
     browser.press("Hide", "Hidden")
+    looked = "window.heard.size > 0 && !document.body.innerText.includes('Looking at')"
+    browser.page.wait_for_function(looked, timeout=WAIT)
     hidden = browser.wait(lambda shares: shares[clicked] < 0.001)
     assert hidden[clicked] < 0.001
     assert hidden[largest] > 0.5 * shown[largest]
