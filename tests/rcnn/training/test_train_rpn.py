@@ -127,7 +127,7 @@ def test_processes_that_load_scenes_change_nothing(rooms: Path, tmp_path: Path):
         load_file(_train(rooms, replace(run, out=tmp_path / str(workers), num_workers=workers))) for workers in (0, 2)
     )
     for name, weight in one.items():
-        torch.testing.assert_close(other[name], weight, rtol=0, atol=1e-3 if "num_batches" not in name else 0)
+        torch.testing.assert_close(other[name], weight, rtol=0, atol=1e-6)
 
 
 def _shared(rank: int, port: int, rooms: Path, run: RunConfig) -> None:
