@@ -102,9 +102,10 @@ class RealCapture:
         return trainer.pipeline.get_average_image_metrics(loader, "eval", output_path=pictures)
 
 
-def reduced_copy(scene: Path, folder: Path, factor: int) -> Path:
-    """The scene with photos `factor` times smaller, as a folder that may be written to."""
+def reduced_copy(scene: Path, folder: Path, factor: int, every: int = 1) -> Path:
+    """The scene with every `every`-th photo, `factor` times smaller, as a folder that may be written to."""
     meta = json.loads((scene / "transforms.json").read_text())
+    meta["frames"] = meta["frames"][::every]
     for record in (meta, *meta["frames"]):
         record |= {key: record[key] / factor for key in INTRINSICS if key in record}
     for frame in meta["frames"]:
