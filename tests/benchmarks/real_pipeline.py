@@ -30,6 +30,7 @@ from PIL import Image
 from real_capture import reduced_copy, write_masks
 from rich.console import Console
 from rich.table import Table
+from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
 from instance_nerfstudio.masks.instance_masks import read_instance_mask, resize_labels, write_instance_mask
@@ -127,12 +128,16 @@ class RealPipeline:
         write_masks(open_field(folder / "radiance" / stage["result"]["config"], scene), scene, records, self.doubt)
 
     def write_spoilt(self, references: Path, target: Path) -> None:
-        """Segments of all photos; a segmenter has no doubt where a box ends."""
+        """Segments of all photos. A segmenter knows no boxes: doubtful pixels go with the nearest that are not."""
         rng = np.random.default_rng(self.corruption.seed)
         work = target.with_name(f".{target.name}")
         shutil.rmtree(work, ignore_errors=True)
         for path in sorted(references.glob("*.png")):
-            ids = np.maximum(read_instance_mask(path), 0)
+            ids = read_instance_mask(path)
+            if (ids >= 0).any():
+                nearest = ndimage.distance_transform_edt(ids < 0, return_distances=False, return_indices=True)
+                ids = ids[tuple(np.asarray(nearest))]
+            ids = np.maximum(ids, 0)
             write_instance_mask(work / path.name, spoil(ids, self.corruption, rng))
         work.rename(target)
 
