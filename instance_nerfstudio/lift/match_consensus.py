@@ -58,7 +58,7 @@ def match_consensus(
     """Objects that segments of several views agree on; works without a detector.
 
     Over-segmented objects are merged, segments of several objects abstain, and so do pixels of objects of which a view
-    has no segment. A detector has a say like a view that sees all surfaces; objects that it found have its ids.
+    has no segment. A detector has a say like one more view; objects that it found have its ids.
 
     Args:
         segments: of each view.
@@ -78,11 +78,7 @@ def match_consensus(
     voxels = [p.voxels for p in projections]
     surface = np.unique(np.concatenate([part.ravel() for part in voxels]))
     surface = surface[surface >= 0]
-    # The detector's view of all surfaces; where it found nothing it has no opinion.
-    detected = grid.ids.ravel()[surface][None]
-    every = [*ids, np.where(detected > 0, detected, -1).astype(np.int32)] if grid.count else ids
-    places = [*voxels, surface[None]] if grid.count else voxels
-    objects = find_objects(every, places, grid.shape, config.objects)
+    objects = find_objects(ids, voxels, grid.shape, config.objects, grid.ids if grid.count else None)
 
     counts = [len(s.categories) for s in segments]
     assigned = _assign(ids, voxels, counts, objects, config)

@@ -54,14 +54,19 @@ def find_objects(
     voxels: Sequence[Int[np.ndarray, "H W"]],
     shape: tuple[int, int, int],
     config: ConsensusConfig | None = None,
+    detected: Int[np.ndarray, "X Y Z"] | None = None,
 ) -> Int32[np.ndarray, "X Y Z"]:
     """Objects out of the segments of views, as the voxels of their surfaces.
+
+    A detector has a say like one view that sees all surfaces, but never more than the views that see the same: where
+    few do, as on the noisy surfaces of a small field, its mistakes would join what no view has ever seen together.
 
     Args:
         segments: of each view, -1 unlabelled, 0 background, 1.. segments, whose numbers mean nothing beyond the view.
         voxels: the flat voxel (x * Y + y) * Z + z whose surface each pixel sees, -1 for none.
         shape: voxels of the grid along x, y and z.
         config: when surfaces are one object.
+        detected: a detector's instance of each voxel, 0 for none: there it has no opinion.
 
     Returns:
         0 for none, 1..K by descending number of voxels.
@@ -77,7 +82,8 @@ def find_objects(
     if not len(labels.voxels):
         return ids
     objects = find_regions(labels, shape, config.block, config.together, config.region_views)
-    while (joined := _join(labels, objects, config)) is not None:
+    found = None if detected is None else detected.ravel()[labels.voxels]
+    while (joined := _join(labels, objects, found, config)) is not None:
         objects = joined
     sizes = np.bincount(objects)
     order = np.argsort(-sizes, kind="stable")
@@ -89,16 +95,20 @@ def find_objects(
 
 
 def _join(
-    labels: VoxelLabels, objects: Int64[np.ndarray, "V"], config: ConsensusConfig
+    labels: VoxelLabels,
+    objects: Int64[np.ndarray, "V"],
+    detected: Int[np.ndarray, "V"] | None,
+    config: ConsensusConfig,
 ) -> Int64[np.ndarray, "V"] | None:
     """Joins groups that agree best with each other, and those that agree best with one of these; None if none do.
 
     Args:
         labels: of V voxels.
         objects: the group of each voxel.
+        detected: the detector's instance of each voxel, 0 for none.
         config: when groups agree.
     """
-    rows, columns, rates, count = _rates(labels, objects, config)
+    rows, columns, rates, count = _rates(labels, objects, detected, config)
     if not len(rows):
         return None
     order = np.lexsort((columns, -rates, rows))
@@ -117,7 +127,10 @@ def _join(
 
 
 def _rates(
-    labels: VoxelLabels, objects: Int64[np.ndarray, "V"], config: ConsensusConfig
+    labels: VoxelLabels,
+    objects: Int64[np.ndarray, "V"],
+    detected: Int[np.ndarray, "V"] | None,
+    config: ConsensusConfig,
 ) -> tuple[Int[np.ndarray, "pairs"], Int[np.ndarray, "pairs"], Float32[np.ndarray, "pairs"], int]:
     """Pairs of groups that reach the consensus, in both orders, their rates, and the number of groups."""
     voxels, segments = len(labels.voxels), len(labels.views)
@@ -135,9 +148,27 @@ def _rates(
     pairs = agree.row != agree.col
     rows, columns, agreed = agree.row[pairs], agree.col[pairs], agree.data[pairs]
     both = np.zeros(len(rows), np.float32)
+    found = _detected_shares(objects, detected, sizes)
     for start in range(0, len(rows), _PAIRS):
         part = slice(start, start + _PAIRS)
         both[part] = np.einsum("pv,pv->p", in_any[rows[part]], in_any[columns[part]])
+        if found is not None:
+            one, other = found[rows[part]], found[columns[part]]
+            weight = np.minimum(both[part], 1)
+            agreed[part] += weight * np.einsum("pd,pd->p", one, other)
+            both[part] += weight * one.sum(1) * other.sum(1)
     rates = agreed / (both + config.doubt)
     enough = rates >= config.consensus
     return rows[enough], columns[enough], rates[enough], count
+
+
+def _detected_shares(
+    objects: Int64[np.ndarray, "V"], detected: Int[np.ndarray, "V"] | None, sizes: Int64[np.ndarray, "G"]
+) -> Float32[np.ndarray, "G D"] | None:
+    """The share of each group's voxels in each detected instance; None where nothing is detected."""
+    if detected is None or not detected.any():
+        return None
+    some = detected > 0
+    rows = (np.ones(some.sum(), np.float32), (objects[some], detected[some] - 1))
+    shares = sparse.csr_matrix(rows, shape=(len(sizes), int(detected.max()))).toarray()
+    return (shares / sizes[:, None]).astype(np.float32)

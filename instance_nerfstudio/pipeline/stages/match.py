@@ -24,6 +24,7 @@ def match_stage(options: SceneOptions) -> Stage:
         run=partial(_match, options),
         after=("density", "detect", "segment", "project"),
         options={"matcher": options.match.matcher},
+        version=2,
     )
 
 

@@ -75,6 +75,25 @@ def test_segments_of_one_view_are_noise_to_the_others() -> None:
         assert len(np.unique(here)) in groups, doubt
 
 
+def test_a_detector_has_a_say_like_one_view_and_joins_nothing_alone() -> None:
+    row, shape = np.arange(8)[None], (8, 1, 1)
+    one, two = np.ones((1, 8), np.int32), np.where(row < 4, 1, 2).astype(np.int32)
+
+    def count(segments: list[np.ndarray], voxels: list[np.ndarray], detected: np.ndarray | None) -> int:
+        found = None if detected is None else detected.reshape(shape)
+        return int(find_objects(segments, voxels, shape, detected=found).max())
+
+    # One view has both halves in a segment and one has them apart: the detector decides.
+    undecided = ([one, two], [row, row])
+    assert [count(*undecided, detected) for detected in (None, one, two, np.zeros_like(one))] == [2, 1, 2, 2]
+    # Three views against one outvote it.
+    assert count([one, two, two, two], [row] * 4, one) == 2
+    assert count([one, one, one, two], [row] * 4, two) == 1
+    # No view has ever seen both halves: nothing says that the detector is right.
+    left, right = np.where(row < 4, row, -1), np.where(row < 4, -1, row)
+    assert count([one] * 6, [left, right] * 3, one) == 2
+
+
 def test_nothing_to_agree_on() -> None:
     owners, voxels = views(3)
     assert not find_objects([np.zeros_like(owner) for owner in owners], voxels, SHAPE).any()
