@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Int, Int32, Int64
+from jaxtyping import Float, Float32, Int, Int32, Int64
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from instance_nerfstudio.lift.voxel_regions import VoxelLabels, find_regions, label_voxels
 
-# Pairs of groups whose views are gone through at once.
+# Pairs of groups that are looked at at once, and whose views are.
+_PAIRS_OF_CHUNK = 1 << 22
 _PAIRS = 1 << 15
 
 
@@ -108,31 +109,26 @@ def _join(
         detected: the detector's instance of each voxel, 0 for none.
         config: when groups agree.
     """
-    rows, columns, rates, count = _rates(labels, objects, detected, config)
-    if not len(rows):
+    best = _best_partners(labels, objects, detected, config)
+    if (best < 0).all():
         return None
-    order = np.lexsort((columns, -rates, rows))
-    rows, columns = rows[order], columns[order]
-    first = np.concatenate([[True], rows[1:] != rows[:-1]])
-    best = np.full(count, -1)
-    best[rows[first]] = columns[first]
     some = best >= 0
     mutual = some.copy()
     mutual[some] = best[best[some]] == np.flatnonzero(some)
     follows = some & ~mutual
     follows[follows] = mutual[best[follows]]
     one = np.flatnonzero(mutual | follows)
-    graph = sparse.csr_matrix((np.ones(len(one)), (one, best[one])), shape=(count, count))
+    graph = sparse.csr_matrix((np.ones(len(one)), (one, best[one])), shape=(len(best), len(best)))
     return connected_components(graph, directed=False)[1][objects].astype(np.int64)
 
 
-def _rates(
+def _best_partners(
     labels: VoxelLabels,
     objects: Int64[np.ndarray, "V"],
     detected: Int[np.ndarray, "V"] | None,
     config: ConsensusConfig,
-) -> tuple[Int[np.ndarray, "pairs"], Int[np.ndarray, "pairs"], Float32[np.ndarray, "pairs"], int]:
-    """Pairs of groups that reach the consensus, in both orders, their rates, and the number of groups."""
+) -> Int64[np.ndarray, "G"]:
+    """The group that each group agrees best with, -1 where none reaches the consensus; of equal ones the first."""
     voxels, segments = len(labels.voxels), len(labels.views)
     views, count = int(labels.views.max()) + 1, int(objects.max()) + 1
     group = sparse.csr_matrix((np.ones(voxels, np.float32), (objects, np.arange(voxels))), shape=(count, voxels))
@@ -144,22 +140,62 @@ def _rates(
     sizes = np.bincount(objects)
     inside = sparse.csr_matrix((covered.data / sizes[covered.row], (covered.row, covered.col)), shape=covered.shape)
     in_any = sparse.csr_matrix(inside @ of_view).toarray().astype(np.float32)
-    agree = (inside @ inside.T).tocoo()
-    pairs = agree.row != agree.col
-    rows, columns, agreed = agree.row[pairs], agree.col[pairs], agree.data[pairs]
-    both = np.zeros(len(rows), np.float32)
     found = _detected_shares(objects, detected, sizes)
+    partners = sparse.csr_matrix(inside.T)
+    best = np.full(count, -1, np.int64)
+    # Thousands of regions in one segment are millions of pairs: never all of them at once.
+    work = np.cumsum(np.concatenate([[0], _pairs_at_most(inside)]))
+    start = 0
+    while start < count:
+        end = max(start + 1, int(np.searchsorted(work, work[start] + _PAIRS_OF_CHUNK, "right")) - 1)
+        agree = (inside[start:end] @ partners).tocoo()
+        rows, columns = agree.row.astype(np.int64) + start, agree.col.astype(np.int64)
+        pairs = rows != columns
+        rows, columns = rows[pairs], columns[pairs]
+        rates = _rates(rows, columns, agree.data[pairs], in_any, found, config.doubt)
+        enough = rates >= config.consensus
+        rows, columns, rates = rows[enough], columns[enough], rates[enough]
+        order = np.lexsort((columns, -rates, rows))
+        rows, first = np.unique(rows[order], return_index=True)
+        best[rows] = columns[order[first]]
+        start = end
+    return best
+
+
+def _pairs_at_most(inside: sparse.csr_matrix) -> Int64[np.ndarray, "G"]:
+    """How many groups share a segment with each group, those that share several counted as often."""
+    of_segment = np.bincount(inside.indices)
+    return np.add.reduceat(np.append(of_segment[inside.indices], 0), inside.indptr[:-1]) * (np.diff(inside.indptr) > 0)
+
+
+def _rates(
+    rows: Int64[np.ndarray, "P"],
+    columns: Int64[np.ndarray, "P"],
+    agree: Float[np.ndarray, "P"],
+    in_any: Float32[np.ndarray, "G views"],
+    found: Float32[np.ndarray, "G D"] | None,
+    doubt: float,
+) -> Float[np.ndarray, "P"]:
+    """The consensus rates of pairs of groups.
+
+    Args:
+        rows, columns: the pairs.
+        agree: views that have both in one segment.
+        in_any: share of each group's voxels that each view has in segments.
+        found: share of each group's voxels in each detected instance.
+        doubt: as configured.
+    """
+    rates = np.zeros(len(rows))
     for start in range(0, len(rows), _PAIRS):
         part = slice(start, start + _PAIRS)
-        both[part] = np.einsum("pv,pv->p", in_any[rows[part]], in_any[columns[part]])
+        both, agreed = np.einsum("pv,pv->p", in_any[rows[part]], in_any[columns[part]]), agree[part]
         if found is not None:
             one, other = found[rows[part]], found[columns[part]]
-            weight = np.minimum(both[part], 1)
-            agreed[part] += weight * np.einsum("pd,pd->p", one, other)
-            both[part] += weight * one.sum(1) * other.sum(1)
-    rates = agreed / (both + config.doubt)
-    enough = rates >= config.consensus
-    return rows[enough], columns[enough], rates[enough], count
+            weight = np.minimum(both, 1)
+            agreed = agreed + weight * np.einsum("pd,pd->p", one, other)
+            both = both + weight * one.sum(1) * other.sum(1)
+        rates[part] = agreed / (both + doubt)
+    return rates
 
 
 def _detected_shares(
