@@ -75,7 +75,8 @@ class RealPipeline:
             shutil.rmtree(copy, ignore_errors=True)
             reduced_copy(self.scene, copy, self.downscale, self.every).rename(scene)
         base = self.output / "base"
-        self.run(scene, base, "radiance")
+        for stage in ("radiance", "density"):  # of all ways
+            self.run(scene, base, stage)
         spoilt = self.output / "segments"
         if not spoilt.is_dir():
             self.write_references(scene, base, records)
