@@ -39,7 +39,7 @@ def bake_irradiance(
     scene: Scene,
     config: IrradianceConfig,
     seed: int | tuple[int, ...],
-    advance: Callable[[float], None],
+    advance: Callable[[float], object],
 ) -> np.ndarray:
     """(V, 3) float32 irradiance at the vertices, in the units of the lights' radiance times steradian.
 
