@@ -19,7 +19,11 @@ from rich.progress import Progress
 
 from instance_nerfstudio.errors import InputError
 from rcnn.rooms import RoomConfig, make_room
+from rcnn.rooms.new_folder import remove_leftovers
 from rcnn.safe_files import write_atomically
+
+# Seconds that the process has to tidy up.
+_GRACE = 5.0
 
 
 def build_demo_room(folder: Path, config: RoomConfig, progress: Progress) -> Path:
@@ -42,6 +46,7 @@ def build_demo_room(folder: Path, config: RoomConfig, progress: Progress) -> Pat
     partial = folder.with_name(f".{folder.name}-partial")
     for old in (folder, partial):
         shutil.rmtree(old, ignore_errors=True)
+    remove_leftovers(partial)
     _make_beside(partial, config, progress)
     write_atomically(partial / note.name, json.dumps(wanted).encode())
     partial.rename(folder)  # with its note, or not at all
@@ -76,6 +81,8 @@ def _ended(process: BaseProcess) -> Iterator[BaseProcess]:
             if process.is_alive():
                 with suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGINT)  # as Ctrl-C: it ends its own processes and removes its folder
+            process.join(_GRACE)
+            process.kill()  # an interrupt while it starts a process can leave it waiting for ever
             process.join()
 
 

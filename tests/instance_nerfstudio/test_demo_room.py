@@ -6,6 +6,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.progress import Progress
@@ -22,6 +23,7 @@ TINY = RoomConfig(
     width=32, height=24, num_views=5, num_held_out=1, samples_per_pixel=1, voxel_resolution=24, num_workers=1,
     light=IrradianceConfig(sky_strata=2, light_strata=1, bounces=1, smoothing=1),
 )  # fmt: skip
+LARGE = replace(TINY, width=640, height=480, num_views=40, samples_per_pixel=16)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -68,21 +70,48 @@ def test_what_is_wrong_with_a_room_is_an_error_of_one_line(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_room_whose_process_dies_leaves_nothing_that_looks_complete(tmp_path: Path, number: int) -> None:
-    large = replace(TINY, width=640, height=480, num_views=40, samples_per_pixel=16)
-    building = beside(lambda: build_demo_room(tmp_path / "room", large, Progress(disable=True)))
+def at_work(folder: Path) -> tuple[int, list[str]]:
+    """The process that builds a room, and those that work for it, once it is at work."""
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".*/images")):  # made by the process, which is at work
+    while not list(folder.glob(".*/images")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     (child,) = (child for child in multiprocessing.active_children() if child.name.startswith("SpawnProcess"))
-    workers = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
     assert child.pid is not None
-    os.kill(child.pid, number)
+    return child.pid, Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+
+
+def assert_all_end(processes: list[str]) -> None:
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{process}").exists() for process in processes):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_room_whose_process_dies_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:
+    building = beside(lambda: build_demo_room(tmp_path / "room", LARGE, Progress(disable=True)))
+    child, workers = at_work(tmp_path)
+    os.kill(child, signal.SIGKILL)
     with pytest.raises(InputError, match="died"):
         building.result(60)
     assert not (tmp_path / "room").exists()
-    while any(Path(f"/proc/{worker}").exists() for worker in workers):  # whoever worked for it ends with it
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    assert_all_end(workers)  # whoever worked for it ends with it
+    build_demo_room(tmp_path / "room", TINY, Progress(disable=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["room"]  # what was left is gone
+
+
+@pytest.mark.parametrize("grace", [5.0, 0.0])
+def test_interrupted_demo_ends_the_process_of_its_room(tmp_path: Path, monkeypatch, grace: float) -> None:
+    seen: list[str] = []
+
+    class Interrupted(Progress):
+        def update(self, *_: Any, **__: Any) -> None:
+            child, workers = at_work(tmp_path)
+            seen.extend([str(child), *workers])
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo_room, "_GRACE", grace)  # without any, it is killed
+    with pytest.raises(KeyboardInterrupt):
+        build_demo_room(tmp_path / "room", LARGE, Interrupted(disable=True))
+    assert_all_end(seen)
+    assert not (tmp_path / "room").exists()
