@@ -1,15 +1,13 @@
 """The room of `instance-nerf demo`, built in a process of its own.
 
-Python runs one thread at a time: beside the building of a room in the same process, nerfstudio takes longer to load
-than both take one after the other.
+Python runs one thread at a time, and nerfstudio loads meanwhile: in one process, each keeps the other waiting.
 """
 
 import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -58,32 +56,31 @@ def _make_beside(folder: Path, config: RoomConfig, progress: Progress) -> None:
     task = progress.add_task("Furnished room", total=1.0)
     context = get_context("spawn")  # a fork would copy locks without the threads that hold them
     receiver, sender = context.Pipe(duplex=False)
-    with _ended(context.Process(target=_make, args=(folder, config, sender))) as process:
-        process.start()
-        sender.close()  # so that the pipe ends with the process
-        try:
-            while (news := receiver.recv()) is not None:
-                if isinstance(news, BaseException):
-                    raise InputError(str(news)) from news
-                progress.update(task, advance=news)
-        except EOFError:
-            process.join()
-            raise InputError(f"{folder.parent}: the room's process died (out of memory?); try again") from None
-
-
-@contextmanager
-def _ended(process: BaseProcess) -> Iterator[BaseProcess]:
-    """The process ends with the block, interrupted if it has more to do."""
+    process = context.Process(target=_make, args=(folder, config, sender))
+    process.start()
+    sender.close()  # so that the pipe ends with the process
     try:
-        yield process
+        while isinstance(news := receiver.recv(), float):
+            progress.update(task, advance=news)
+        process.join()  # that was its last word
+    except EOFError:
+        raise InputError(f"{folder.parent}: the room's process died (out of memory?); try again") from None
     finally:
-        if process.pid is not None:
-            if process.is_alive():
-                with suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGINT)  # as Ctrl-C: it ends its own processes and removes its folder
-            process.join(_GRACE)
-            process.kill()  # an interrupt while it starts a process can leave it waiting for ever
-            process.join()
+        _end(process)
+    if isinstance(news, OSError):
+        why = news.strerror or news
+        raise InputError(f"{folder.parent}: can't hold the room ({why}); choose another --output-dir") from news
+    if news is not None:
+        raise InputError(str(news)) from news
+
+
+def _end(process: BaseProcess) -> None:
+    """Waits for the process, which is interrupted if it has more to do."""
+    if process.is_alive() and process.pid is not None:
+        os.kill(process.pid, signal.SIGINT)  # as Ctrl-C: it ends its own processes and removes its folder
+    process.join(_GRACE)
+    process.kill()  # an interrupt while it starts a process can leave it waiting for ever
+    process.join()
 
 
 def _make(folder: Path, config: RoomConfig, sender: Connection) -> None:

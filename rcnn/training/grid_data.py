@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from functools import partial
-from multiprocessing.context import BaseContext
 from typing import Any
 
 import lightning as L
@@ -14,20 +12,13 @@ from torch.utils.data import DataLoader, Subset
 
 from rcnn.data import GridDataset, SceneBatch
 from rcnn.training.step_batches import StepBatches
-from rcnn.worker_pool import end_with_parent
+from rcnn.worker_pool import end_with_parent, preloading_context
 
 # Half as many bytes for workers to write, to copy and to send to the GPU. Colours are stored in float16; opacities are
 # rounded by 2^-12 at most, a sixteenth of what bfloat16, in which the first layer sees them on GPUs, may round them.
 _collate_halves = partial(SceneBatch.collate, dtype=torch.float16)
 # For every shape that it has not seen, cuDNN plans each convolution anew, while the GPU waits. Rounded, they are few.
 _collate_halves_of_few_shapes = partial(_collate_halves, multiple=16)
-
-
-def _context() -> BaseContext:
-    """Workers are forked from a clean process that has loaded what they need: torch once, and not once for each."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["rcnn.data"])
-    return context
 
 
 class GridData(L.LightningDataModule):
@@ -59,7 +50,8 @@ class GridData(L.LightningDataModule):
         return DataLoader(
             self.training, batch_sampler=batches, num_workers=self.num_workers, collate_fn=collate,
             pin_memory=self._on_gpu(), persistent_workers=self.num_workers > 0,
-            multiprocessing_context=_context() if self.num_workers else None, worker_init_fn=end_with_parent,
+            multiprocessing_context=preloading_context("rcnn.data") if self.num_workers else None,
+            worker_init_fn=end_with_parent,
         )  # fmt: skip
 
     def val_dataloader(self) -> Any:

@@ -83,7 +83,7 @@ class RealPipeline:
             self.write_spoilt(scene / "instance_masks", spoilt)
         results = {}
         for way in self.ways:
-            folder = self.output / way.replace(",", "-").replace("/", "-")
+            folder = self.folder_of(way)
             if not folder.is_dir():
                 shutil.copytree(base, folder)
             matcher, detect = way.split(",")
@@ -93,6 +93,10 @@ class RealPipeline:
         (self.output / "results.json").write_text(json.dumps({**facts, "ways": results}, indent=1))
         self.print(results)
         self.draw(scene, spoilt, list(results))
+
+    def folder_of(self, way: str) -> Path:
+        """The run folder."""
+        return self.output / way.replace(",", "-").replace("/", "-")
 
     def run(
         self, scene: Path, folder: Path, only: str | None, matcher: Any = "consensus", detect: str = "none",
@@ -169,16 +173,7 @@ class RealPipeline:
 
     def print(self, results: dict[str, dict[str, Any]]) -> None:
         """One row per way."""
-        columns = (
-            "detected",
-            "of them at IoU 0.25",
-            "matched PQ",
-            "instances",
-            "agreement",
-            "refined",
-            "PQ scene",
-            "s",
-        )
+        columns = "detected", "of them at IoU 0.25", "matched PQ", "instances", "agreement", "refined", "PQ scene", "s"
         table = Table("way", *columns, title=f"{self.scene.name}, {machine()}")
         for way, result in results.items():
             before, after = result["agreement"]
@@ -198,7 +193,7 @@ class RealPipeline:
 
     def draw(self, scene: Path, spoilt: Path, ways: list[str]) -> None:
         """Held-out views in rows: photo, boxes, segments, and each way's field, in the colours of the boxes."""
-        folders = [self.output / way.replace(",", "-").replace("/", "-") for way in ways]
+        folders = [self.folder_of(way) for way in ways]
         views = json.loads((folders[0] / "project" / "views.json").read_text())["views"]
         held_out = [view for view in views if view["held_out"]]
         truth = [read_instance_mask(scene / "instance_masks" / f"{view['name']}.png") for view in held_out]

@@ -13,7 +13,6 @@ precision of masks (by class, and without classes), and how well flattened segme
 
 import json
 import math
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -41,7 +40,7 @@ from instance_nerfstudio.segments.mask_source import Detections
 from instance_nerfstudio.segments.settings import FlattenConfig
 from rcnn.rooms.assets.classes import furniture_classes
 from rcnn.safe_files import open_atomically, read_json
-from rcnn.worker_pool import end_with_parent
+from rcnn.worker_pool import end_with_parent, preloading_context
 
 MIN_PIXELS = 12
 """Smaller pieces of objects, at the size of training, are not learnt."""
@@ -84,11 +83,12 @@ class TrainSegmenter:
     def main(self) -> None:
         """Makes, trains, scores."""
         warnings.filterwarnings("ignore")
-        if self.batch % (_world_size() * self.mosaic**2):
-            raise SystemExit(
-                f"--batch must be a multiple of {_world_size() * self.mosaic**2}, GPUs x samples a picture"
-            )
+        together = _world_size() * self.mosaic**2
+        if self.batch % together:
+            raise SystemExit(f"--batch must be a multiple of {together}: GPUs times samples of a picture")
         if _world_size() > 1:
+            if self.make_rooms:
+                raise SystemExit("--make-rooms is for one process; make rooms first and name them with --rooms")
             if torch.cuda.is_available():
                 torch.cuda.set_device(_rank())
             dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
@@ -139,12 +139,11 @@ class TrainSegmenter:
         crops = Crops(views, self._crop(), self.seed, step * self.batch, self.steps * self.batch, self.augment)
         world, rank = _world_size(), _rank()
         learner = DistributedDataParallel(model) if world > 1 else model
-        context = multiprocessing.get_context("forkserver")  # torch is loaded once, not once for each worker
-        context.set_forkserver_preload(["room_views"])
         loader = DataLoader(
             crops, self.batch // world, sampler=range(rank, len(crops), world), num_workers=self.num_workers,
             collate_fn=list, pin_memory=device.type == "cuda",
-            multiprocessing_context=context if self.num_workers else None, worker_init_fn=end_with_parent,
+            multiprocessing_context=preloading_context("room_views") if self.num_workers else None,
+            worker_init_fn=end_with_parent,
         )  # fmt: skip
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"),

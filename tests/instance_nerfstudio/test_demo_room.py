@@ -70,6 +70,12 @@ def test_what_is_wrong_with_a_room_is_an_error_of_one_line(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+def test_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("keep")
+    with pytest.raises(InputError, match=r"taken: can't hold the room \(.+\); choose another --output-dir"):
+        build_demo_room(tmp_path / "taken" / "room", TINY, Progress(disable=True))
+
+
 def at_work(folder: Path) -> tuple[int, list[str]]:
     """The process that builds a room, and those that work for it, once it is at work."""
     deadline = time.monotonic() + 60
