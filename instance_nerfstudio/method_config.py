@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
@@ -12,6 +13,7 @@ from nerfstudio.plugins.types import MethodSpecification
 from instance_nerfstudio.compat import allow_numpy_scalars_in_checkpoints
 from instance_nerfstudio.errors import show_input_errors_as_one_line
 from instance_nerfstudio.export.ns_export import extend_ns_export
+from instance_nerfstudio.fused_adam import FusedAdamConfig
 from instance_nerfstudio.instance_datamanager import InstanceDataManagerConfig
 from instance_nerfstudio.instance_head import InstanceHeadConfig
 from instance_nerfstudio.instance_pipeline import InstancePipelineConfig
@@ -28,9 +30,15 @@ show_input_errors_as_one_line()
 extend_ns_export()
 
 
-def _adam(lr: float, lr_final: float, weight_decay: float = 0.0, warmup_steps: int = 0) -> dict:
+def _adam(
+    lr: float,
+    lr_final: float,
+    weight_decay: float = 0.0,
+    warmup_steps: int = 0,
+    kind: type[AdamOptimizerConfig] = AdamOptimizerConfig,
+) -> dict:
     return {
-        "optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15, weight_decay=weight_decay),
+        "optimizer": kind(lr=lr, eps=1e-15, weight_decay=weight_decay),
         "scheduler": ExponentialDecaySchedulerConfig(lr_final=lr_final, warmup_steps=warmup_steps, max_steps=WHOLE_RUN),
     }
 
@@ -113,6 +121,7 @@ def _splats() -> SplatTrainerConfig:
         "scales": 0.005,
         "quats": 0.001,
     }
+    adam = partial(_adam, kind=FusedAdamConfig)
     return SplatTrainerConfig(
         method_name="instance-splatfacto",
         steps_per_eval_image=500,
@@ -129,15 +138,15 @@ def _splats() -> SplatTrainerConfig:
         ),
         # Those of splatfacto, and the instances'.
         optimizers={
-            "means": _adam(1.6e-4, 1.6e-6),
+            "means": adam(1.6e-4, 1.6e-6),
             **{
-                name: {"optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15), "scheduler": None}
+                name: {"optimizer": FusedAdamConfig(lr=lr, eps=1e-15), "scheduler": None}
                 for name, lr in constant.items()
             },
-            "camera_opt": _adam(1e-4, 5e-7, warmup_steps=1000),
-            "bilateral_grid": _adam(2e-3, 1e-4, warmup_steps=1000),
-            "instance_features": _adam(1e-2, 1e-3),
-            "instance_head": _adam(1e-2, 1e-3),
+            "camera_opt": adam(1e-4, 5e-7, warmup_steps=1000),
+            "bilateral_grid": adam(2e-3, 1e-4, warmup_steps=1000),
+            "instance_features": adam(1e-2, 1e-3),
+            "instance_head": adam(1e-2, 1e-3),
         },
         viewer=ViewerConfig(num_rays_per_chunk=1 << 15, websocket_host="127.0.0.1"),
         vis="viewer+tensorboard",

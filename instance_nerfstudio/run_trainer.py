@@ -5,13 +5,14 @@ import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from instance_nerfstudio.quiet_logs import QuietOptimizers, quiet_event_writers
 from instance_nerfstudio.run_pipeline import RunPipeline, RunPipelineConfig
 
 _NS_VIEWER = "nerfstudio.scripts.viewer.run_viewer"
@@ -47,12 +48,17 @@ class RunTrainer(Trainer):
 
     pipeline: RunPipeline
 
+    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        super().setup(test_mode)
+        quiet_event_writers(self.config.logging.steps_per_log)
+
     def setup_optimizers(self) -> Optimizers:
         for group in self.config.optimizers.values():
             scheduler = group["scheduler"]
             if scheduler is not None and getattr(scheduler, "max_steps", None) == WHOLE_RUN:
                 group["scheduler"] = replace(scheduler, max_steps=self.config.max_num_iterations)
-        return super().setup_optimizers()
+        groups = self.pipeline.get_param_groups()
+        return QuietOptimizers(self.config.optimizers.copy(), groups, self.config.logging.steps_per_log)
 
     def train(self) -> None:
         total = self.config.max_num_iterations

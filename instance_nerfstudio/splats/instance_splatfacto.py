@@ -1,6 +1,6 @@
 """`instance-splatfacto`: Gaussian splats that know which object they belong to."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int, Int32
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.model_components.lib_bilagrid import total_variation_loss
 from nerfstudio.models.splatfacto import RGB2SH, SplatfactoModel, SplatfactoModelConfig
 from torch import Tensor
 from torch.nn import Parameter
@@ -17,8 +18,11 @@ from instance_nerfstudio.edits.instance_edits import InstanceEdits
 from instance_nerfstudio.instance_classifier import InstanceClassifier
 from instance_nerfstudio.instance_model import InstanceModel, InstanceOptions
 from instance_nerfstudio.losses import instance_cross_entropy
+from instance_nerfstudio.splats.densification import Densification
 from instance_nerfstudio.splats.gaussians import Gaussians
 from instance_nerfstudio.splats.lens import has_lens, pinhole_view, through_lens
+from instance_nerfstudio.splats.photo_loss import photo_loss
+from instance_nerfstudio.splats.pinhole import PinholeView, ray_lengths, view_matrix
 from instance_nerfstudio.splats.rasterize import Picture, Rasterizer, rasterize
 
 # Of a picture from which Gaussians were taken away, what is less opaque than this is no surface: its id is background.
@@ -60,7 +64,7 @@ class InstanceSplatfactoModel(InstanceModel, SplatfactoModel):
         with lpips_without_download():
             super().populate_modules()
         self.seed_points = seed
-        self.strategy.verbose = False  # its lines tear progress bars apart
+        self.strategy = Densification.of(self.strategy)
         if seed is not None and not self.config.random_init and len(seed[1]):
             rgb = seed[1].float() / 255
             dc = RGB2SH(rgb) if self.config.sh_degree > 0 else torch.logit(rgb, eps=1e-10)
@@ -72,6 +76,8 @@ class InstanceSplatfactoModel(InstanceModel, SplatfactoModel):
         torch.nn.init.normal_(self.instance_head.classifier.weight, std=width**-0.5)
         if self.config.use_instances:
             self.gauss_params["instance_features"] = Parameter(torch.zeros(self.num_points, width))
+        self._photo_views: dict[tuple[int, int], PinholeView] = {}
+        self._steps_per_log = 1
         self.add_instance_state(self.config)
 
     @property
@@ -117,6 +123,7 @@ class InstanceSplatfactoModel(InstanceModel, SplatfactoModel):
         trainer = training_callback_attributes.trainer
         assert trainer is not None
         self.check_ids(trainer.config, "train anew on this scene")
+        self._steps_per_log = trainer.config.logging.steps_per_log
 
         def activate_instances(step: int) -> None:
             self.instances_active = self.config.use_instances and step >= self.config.instance_start_step
@@ -126,7 +133,9 @@ class InstanceSplatfactoModel(InstanceModel, SplatfactoModel):
 
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:
         # In the order of splatfacto's, whose rasterization can't be extended from outside.
-        pose = self.camera_optimizer.apply_to_camera(camera) if self.training else camera.camera_to_worlds
+        pose = None
+        if self.training and self.camera_optimizer.config.mode != "off":
+            pose = self.camera_optimizer.apply_to_camera(camera.to(self.device))
         kept = None if self.training else self._kept()
         if kept is not None and not bool(kept.any()):
             return self._nothing(camera)
@@ -168,12 +177,8 @@ class InstanceSplatfactoModel(InstanceModel, SplatfactoModel):
             pose: in the place of the camera's own, which training moves.
             kept: Gaussians to draw; None for all.
         """
-        factor = self._get_downscale_factor()
-        camera.rescale_output_resolution(1 / factor)
-        intrinsics = camera.get_intrinsics_matrices()[0].to(self.device)
-        width, height = int(camera.width.item()), int(camera.height.item())
-        self.last_size = (height, width)
-        camera.rescale_output_resolution(factor)
+        view = self._view(camera, pose)
+        self.last_size = (view.height, view.width)
         colours, sh_degree = torch.cat([self.features_dc[:, None], self.features_rest], dim=1), None
         if self.config.sh_degree > 0:
             sh_degree = min(self.step // self.config.sh_degree_interval, self.config.sh_degree)
@@ -185,16 +190,27 @@ class InstanceSplatfactoModel(InstanceModel, SplatfactoModel):
         return rasterize(
             gaussians,
             colours,
-            view_matrix((self.camera_optimizer.apply_to_camera(camera) if pose is None else pose)[0]),
-            intrinsics,
-            width,
-            height,
+            view.viewmat,
+            view.intrinsics,
+            view.width,
+            view.height,
             sh_degree=sh_degree,
             depth=self.config.output_depth_during_training or not self.training,
             absgrad=self.strategy.absgrad,
             antialiased=self.config.rasterize_mode == "antialiased",
             rasterizer=self.config.rasterizer,
         )
+
+    def _view(self, camera: Cameras, pose: Float[Tensor, "1 3 4"] | None) -> PinholeView:
+        """Of a training photo it is kept on the GPU: each number sent there makes the host wait."""
+        factor = self._get_downscale_factor()
+        photo = (camera.metadata or {}).get("cam_idx") if self.training else None
+        view = self._photo_views.get((photo, factor)) if photo is not None else None
+        if view is None:
+            view = PinholeView.of(camera, factor, self.device)
+            if photo is not None:
+                self._photo_views[photo, factor] = view
+        return view if pose is None else replace(view, viewmat=view_matrix(pose[0]))
 
     def _instance_outputs(self, picture: Picture, kept: Bool[Tensor, " gaussians"] | None) -> dict[str, Tensor]:
         """Blended features in training, and where they are asked for; otherwise what they say."""
@@ -249,6 +265,8 @@ class InstanceSplatfactoModel(InstanceModel, SplatfactoModel):
         return outputs | {"depth": outputs["depth"] / ray_lengths(camera).to(outputs["depth"])}
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
+        if self.training and self.step % self._steps_per_log:
+            return {}  # nobody would see them
         metrics = super().get_metrics_dict(outputs, batch)
         if "instance_features" in outputs:
             logits, targets = self._drawn_pixels(outputs, batch)
@@ -260,7 +278,20 @@ class InstanceSplatfactoModel(InstanceModel, SplatfactoModel):
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
     ) -> dict[str, Tensor]:
-        losses = super().get_loss_dict(outputs, batch, metrics_dict)
+        # splatfacto's, which sends two constants to the GPU each time, and waits.
+        photo = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
+        picture = outputs["rgb"]
+        if "mask" in batch:
+            mask = self._downscale_if_required(batch["mask"]).to(self.device)
+            photo, picture = photo * mask, picture * mask
+        losses = {"main_loss": photo_loss(picture, photo, self.config.ssim_lambda)}
+        if self.config.use_scale_regularization and self.step % 10 == 0:
+            lengths = self.scales.amax(dim=-1) - self.scales.amin(dim=-1)  # logarithms
+            losses["scale_reg"] = 0.1 * (lengths.exp() - self.config.max_gauss_ratio).clamp(min=0).mean()
+        if self.training:
+            self.camera_optimizer.get_loss_dict(losses)
+            if self.config.use_bilateral_grid:
+                losses["tv_loss"] = 10 * total_variation_loss(self.bil_grids.grids)
         if "instance_features" in outputs and self.config.use_instance_loss:
             logits, targets = self._drawn_pixels(outputs, batch)
             losses["instance_loss"] = self.config.instance_loss_mult * instance_cross_entropy(logits, targets)
@@ -269,35 +300,28 @@ class InstanceSplatfactoModel(InstanceModel, SplatfactoModel):
     def labelled_logits(
         self, rays: Any, batch: dict[str, Any]
     ) -> tuple[Float[Tensor, "rays classes"], Int[Tensor, " rays"]]:
-        logits, targets = self._drawn_pixels(self(rays), batch)
-        return logits[:_CALIBRATION_PIXELS], targets[:_CALIBRATION_PIXELS]
+        features, targets = self._labelled_features(self(rays), batch)
+        drawn = torch.randperm(len(targets), device=targets.device)[:_CALIBRATION_PIXELS]
+        return self.instance_head.classify(features[drawn]), targets[drawn]
 
     def _drawn_pixels(
         self, outputs: dict[str, Any], batch: dict[str, Any]
     ) -> tuple[Float[Tensor, "pixels classes"], Int[Tensor, " pixels"]]:
         """Logits and targets of random pixels; kept in the outputs, as metrics and losses both ask."""
         if "instance_pixels" not in outputs:
-            factor = self._get_downscale_factor()
-            features = outputs["instance_features"]
-            targets = self.instance_targets(batch)[factor // 2 :: factor, factor // 2 :: factor]
-            height, width = features.shape[:2]
-            features, targets = features.flatten(0, 1), targets[:height, :width].flatten()
-            drawn = torch.randperm(len(targets), device=targets.device)[: self.config.instance_pixels]
-            outputs["instance_pixels"] = self.instance_head.classify(features[drawn]), targets[drawn]
+            features, targets = self._labelled_features(outputs, batch)
+            if len(targets) > self.config.instance_pixels:  # some twice, which is cheaper than to shuffle all
+                drawn = torch.randint(len(targets), (self.config.instance_pixels,), device=targets.device)
+                features, targets = features[drawn], targets[drawn]
+            outputs["instance_pixels"] = self.instance_head.classify(features), targets
         return outputs["instance_pixels"]
 
-
-def view_matrix(camera_to_world: Float[Tensor, "3 4"]) -> Float[Tensor, "4 4"]:
-    """World to camera in OpenCV's convention (x right, y down, z forward), of a pose in OpenGL's."""
-    rotation = camera_to_world[:, :3] * camera_to_world.new_tensor([1.0, -1.0, -1.0])
-    top = torch.cat([rotation.T, -rotation.T @ camera_to_world[:, 3:]], dim=-1)
-    return torch.cat([top, top.new_tensor([[0.0, 0.0, 0.0, 1.0]])])
-
-
-def ray_lengths(camera: Cameras) -> Float[Tensor, "height width 1"]:
-    """Length of each pixel's ray from the camera to the plane at distance 1 before it."""
-    width, height = int(camera.width.item()), int(camera.height.item())
-    device = camera.fx.device
-    x = (torch.arange(width, device=device) + 0.5 - camera.cx.flatten()) / camera.fx.flatten()
-    y = (torch.arange(height, device=device) + 0.5 - camera.cy.flatten()) / camera.fy.flatten()
-    return (1 + x[None].square() + y[:, None].square()).sqrt()[..., None]
+    def _labelled_features(
+        self, outputs: dict[str, Any], batch: dict[str, Any]
+    ) -> tuple[Float[Tensor, "pixels features"], Int[Tensor, " pixels"]]:
+        """Blended features of all pixels, and their targets."""
+        factor = self._get_downscale_factor()
+        features = outputs["instance_features"]
+        targets = self.instance_targets(batch)[factor // 2 :: factor, factor // 2 :: factor]
+        height, width = features.shape[:2]
+        return features.flatten(0, 1), targets[:height, :width].flatten()

@@ -94,42 +94,14 @@ def rasterize(
     """
     if rasterizer == "reference":
         from instance_nerfstudio.splats.reference_rasterizer import rasterization
-
-        pictures, accumulation, info = rasterization(
-            gaussians, colours, viewmat, intrinsics, width, height,
-            near_plane=NEAR_PLANE, eps2d=BLUR, sh_degree=sh_degree, depth=depth, absgrad=absgrad,
-            antialiased=antialiased,
-        )  # fmt: skip
     else:
-        pictures, accumulation, info = _gsplat(
-            gaussians, colours, viewmat, intrinsics, width, height, sh_degree, depth, absgrad, antialiased
-        )
+        from instance_nerfstudio.splats.gsplat_rasterizer import rasterization
+
+    pictures, accumulation, info = rasterization(
+        gaussians, colours, viewmat, intrinsics, width, height,
+        near_plane=NEAR_PLANE, eps2d=BLUR, sh_degree=sh_degree, depth=depth, absgrad=absgrad, antialiased=antialiased,
+    )  # fmt: skip
     picture = pictures[0]
     if depth:
         return Picture(picture[..., :-1], picture[..., -1:], accumulation[0], info, rasterizer)
     return Picture(picture, None, accumulation[0], info, rasterizer)
-
-
-def _gsplat(
-    gaussians: Gaussians,
-    colours: Tensor,
-    viewmat: Tensor,
-    intrinsics: Tensor,
-    width: int,
-    height: int,
-    sh_degree: int | None,
-    depth: bool,
-    absgrad: bool,
-    antialiased: bool,
-) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    from gsplat.rendering import rasterization
-
-    if gaussians.means.device.type != "cuda":
-        raise ValueError(f"gsplat needs Gaussians on a CUDA device, these are on {gaussians.means.device}")
-    return rasterization(
-        gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, colours,
-        viewmat[None], intrinsics[None], width, height,
-        near_plane=NEAR_PLANE, eps2d=BLUR, sh_degree=sh_degree, packed=False,
-        render_mode="RGB+ED" if depth else "RGB", absgrad=absgrad,
-        rasterize_mode="antialiased" if antialiased else "classic",
-    )  # fmt: skip

@@ -1,6 +1,7 @@
 """Whole photos with their instance masks, as splats train on them, both free of lens distortion."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +39,24 @@ class SplatDataManager(LabelledScene, FullImageDatamanager[InstanceDataset]):
         if self.config.start_points is not None and self.test_mode == "val":  # later commands have a checkpoint
             use_start_points(self.train_dataparser_outputs, self.config.start_points)
         return super().create_train_dataset()
+
+    def next_train(self, step: int) -> tuple[Cameras, dict[str, Any]]:
+        """A photo and its camera, which stays on the CPU: nerfstudio sends its ten tensors one by one, and waits."""
+        index = self.train_unseen_cameras.pop(0)
+        if not self.train_unseen_cameras:
+            self.train_unseen_cameras = self.sample_train_cameras()
+        photo = dict(self.cached_train[index])
+        photo["image"] = photo["image"].to(self.device)
+        return self._photo_cameras[index], photo
+
+    @cached_property
+    def _photo_cameras(self) -> list[Cameras]:
+        """The camera of each training photo by itself."""
+        cameras = self.train_dataset.cameras.to("cpu")
+        alone = [cameras[index : index + 1] for index in range(len(cameras))]
+        for index, camera in enumerate(alone):
+            camera.metadata = {**(camera.metadata or {}), "cam_idx": index}
+        return alone
 
     def _load_images(
         self, split: Literal["train", "eval"], cache_images_device: Literal["cpu", "gpu"]

@@ -61,7 +61,7 @@ class Benchmark:
         for room in self.rooms:
             with tempfile.TemporaryDirectory() as folder:
                 results[room.name] = self.run(room.resolve(), Path(folder))
-            print(room.name, {key: round(value, 4) for key, value in results[room.name].items()}, flush=True)
+            tell(results[room.name])
             if self.output is not None:
                 content = {"machine": machine(), "gsplat_build_seconds": build_seconds, "results": results}
                 self.output.write_text(json.dumps(content, indent=1))
@@ -78,6 +78,7 @@ class Benchmark:
         nerf = evaluate(trainer.pipeline)
         row = {"nerf_miou": nerf["instance_miou"], "nerf_psnr": nerf["psnr"], "nerf_seconds": seconds}
         points = learn_from(trainer.base_dir / "config.yml", folder / "lesson", with_masks=False).points
+        tell(row)
         del trainer
         forget()
 
@@ -98,12 +99,18 @@ class Benchmark:
         row["lift_seconds"] = perf_counter() - start
         with lifted_instead(pipeline.model, lifted):
             row["lifted_miou"] = held_out_miou(pipeline) or float("nan")
+        tell(row)
         del trainer, pipeline, lifted
         forget()
         if self.plain:
             row["plain_psnr"], row["plain_seconds"] = plain_splatfacto(room, points, folder, self.iterations)
             forget()
         return row
+
+
+def tell(row: dict[str, float]) -> None:
+    """What is known of a room: a run that is cut off has told what it measured."""
+    print({key: round(value, 4) for key, value in row.items()}, flush=True)
 
 
 def build_gsplat() -> float:

@@ -31,7 +31,9 @@ from instance_nerfstudio.viewer.picking import pick
 @pytest.fixture(scope="module")
 def trained_splats(closed_network: None, shared_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     torch.manual_seed(0)
-    return train(small_splats(shared_scene, tmp_path_factory.mktemp("splats") / "out"))
+    config = small_splats(shared_scene, tmp_path_factory.mktemp("splats") / "out")
+    config.max_num_iterations = 120
+    return train(config)
 
 
 @pytest.fixture
