@@ -25,9 +25,12 @@ class Demo:
     def main(self) -> None:
         """Runs the demo."""
         warnings.filterwarnings("ignore")  # of libraries under us, about their own future, as soon as they load
+        from instance_nerfstudio.compile_process import start_compiling
+
+        compiling = start_compiling()
         from instance_nerfstudio.demo import run_demo  # nerfstudio takes seconds to load: not for --help
 
-        run_demo(self.output_dir)
+        run_demo(self.output_dir, compiling)
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """The workarounds that nerfstudio 1.1.5 needs on current torch and on closed networks, all in one place."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +50,33 @@ def lpips_without_download() -> Iterator[None]:
         yield
     finally:
         setattr(lpip, original.__name__, original)
+
+
+def put_off_compilation() -> None:
+    """Has functions that nerfstudio compiles when it is imported compiled when they are called first.
+
+    There is one, of splatfacto's, which nothing here calls; for it all of torch's compiler is loaded, for seconds. To
+    be called before nerfstudio's models are imported.
+    """
+    from nerfstudio.utils import misc
+
+    eager = misc.torch_compile
+
+    def torch_compile(*args: Any, **kwargs: Any) -> Any:
+        if args:
+            return eager(*args, **kwargs)
+
+        def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+            compiled: list[Callable[..., Any]] = []
+
+            @wraps(function)
+            def compiled_later(*inputs: Any, **options: Any) -> Any:
+                if not compiled:
+                    compiled.append(eager(**kwargs)(function))
+                return compiled[0](*inputs, **options)
+
+            return compiled_later
+
+        return decorate
+
+    misc.torch_compile = torch_compile

@@ -30,24 +30,27 @@ _RAYS = 1024
 _done: set[tuple[str, torch.device]] = set()
 
 
-def compile_ahead(config: "InstanceNerfactoModelConfig", device: torch.device) -> None:
+def compile_ahead(config: "InstanceNerfactoModelConfig", device: torch.device) -> "list[Future[None]]":
     """Starts to compile what training and rendering with `config` launch; returns at once.
 
     A launch that comes before its kernel is ready waits for it. Nothing is done on a CPU, without Triton, and if
     `config` was here before; whatever fails is left to the first launch.
+
+    Returns:
+        One for each kernel, done when it is compiled.
     """
     if device.type != "cuda" or not torch.cuda.is_available():
-        return
+        return []
     if device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     key = repr(replace(config, instance_start_step=0)), device
     if key in _done:
-        return
+        return []
     _done.add(key)
     try:
-        compile_in_threads(rehearsed_launches(config, device), device)
+        return compile_in_threads(rehearsed_launches(config, device), device)
     except Exception:  # whatever a model of unforeseen options can raise: if it matters, training will say so
-        return
+        return []
 
 
 def rehearsed_launches(config: "InstanceNerfactoModelConfig", device: torch.device) -> list[Launch]:
@@ -60,13 +63,15 @@ def rehearsed_launches(config: "InstanceNerfactoModelConfig", device: torch.devi
     return launches
 
 
-def compile_in_threads(launches: Iterable[Launch], device: torch.device) -> None:
+def compile_in_threads(launches: Iterable[Launch], device: torch.device) -> "list[Future[None]]":
     """Compiles and loads a kernel for each variant among `launches`, in their order; returns at once."""
     work: SimpleQueue[tuple[Launch, Future[None]]] = SimpleQueue()
+    futures = []
     for variant, launch in {launch.variant: launch for launch in launches}.items():
         future: Future[None] = Future()
         awaited(variant, future)
         work.put((launch, future))
+        futures.append(future)
     # No `ThreadPoolExecutor`: a process that ends, of bad input say, would wait until all is compiled.
     try:
         for _ in range(min(core_count(), work.qsize())):
@@ -75,6 +80,7 @@ def compile_in_threads(launches: Iterable[Launch], device: torch.device) -> None
         with suppress(Empty):
             while True:
                 work.get_nowait()[1].cancel()
+    return futures
 
 
 def _compile_all(work: "SimpleQueue[tuple[Launch, Future[None]]]", device: torch.device) -> None:

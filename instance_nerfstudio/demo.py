@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal, cast
@@ -18,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from instance_nerfstudio.beside import beside
+from instance_nerfstudio.compat import put_off_compilation
 from instance_nerfstudio.demo_room import build_demo_room
 from instance_nerfstudio.errors import InputError
 from rcnn.rooms import RoomConfig
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from instance_nerfstudio.instance_datamanager import InstanceDataManagerConfig
     from instance_nerfstudio.instance_trainer import InstanceTrainerConfig
 
+_PATIENCE = 30.0
+"""Seconds that the process has to compile the last kernels."""
 _SCORES = {
     "psnr": "PSNR (dB)",
     "instance_miou": "instance mIoU",
@@ -64,9 +68,9 @@ def demo_preset() -> DemoPreset:
     if torch.cuda.is_available():
         return DemoPreset(
             cast("InstanceTrainerConfig", method_config.instance_nerfacto.config),
-            iterations=2000,
-            rays_per_batch=8192,
-            instance_start_step=400,
+            iterations=2400,
+            rays_per_batch=4096,
+            instance_start_step=450,
             export_cameras="all",
         )
     return DemoPreset(
@@ -78,11 +82,12 @@ def demo_preset() -> DemoPreset:
     )
 
 
-def run_demo(output_dir: Path) -> dict[str, float]:
+def run_demo(output_dir: Path, compiling: BaseProcess | None = None) -> dict[str, float]:
     """Builds the room, trains, evaluates, exports masks, and writes `contact_sheet.png` and `metrics.json`.
 
     Args:
         output_dir: gets everything. What an earlier demo left there is replaced, except its room if it is the same.
+        compiling: a process that compiles the kernels of the training (`compile_process.start_compiling`).
 
     Returns:
         What `metrics.json` holds: scores of the held-out views and seconds of each stage.
@@ -100,6 +105,8 @@ def run_demo(output_dir: Path) -> dict[str, float]:
     with _progress(console) as progress:
         room = build_demo_room(output_dir / "room", demo_room(), progress)
     preset = ready.result()
+    if compiling is not None:
+        compiling.join(_PATIENCE)  # what is missing then is compiled when it is launched
     seconds["room"] = perf_counter() - start
 
     from instance_nerfstudio.contact_sheet import write_contact_sheet
@@ -149,28 +156,23 @@ def run_demo(output_dir: Path) -> dict[str, float]:
 
 
 def _prepare() -> DemoPreset:
-    """Loads what the demo needs after its room; on a GPU kernels are compiled, too."""
+    """Loads what the demo needs after its room."""
     with _without_collection():
-        if torch.cuda.is_available():
-            gpu = beside(_wake_gpu)
-            from instance_nerfstudio.compile_ahead import compile_ahead
-            from instance_nerfstudio.model_options import instance_nerfacto_model  # a third of what is to be loaded
-
-            gpu.result()
-            compile_ahead(instance_nerfacto_model(), torch.device("cuda"))
+        gpu = beside(_wake_gpu)
+        put_off_compilation()
         from instance_nerfstudio.export import export_masks  # noqa: F401
 
-        return demo_preset()
+        preset = demo_preset()
+        gpu.result()
+    return preset
 
 
 def _wake_gpu() -> None:
-    """CUDA, cuBLAS and what Triton builds for itself get ready, while nerfstudio loads."""
-    from instance_nerfstudio.hash_grids.implementation import triton_problem
-
+    """CUDA and cuBLAS get ready, while nerfstudio loads."""
     with suppress(Exception):  # where it matters it is raised again
-        ones = torch.ones(64, 64, device="cuda")
-        (ones @ ones).sum().item()
-        triton_problem(torch.device("cuda"))
+        if torch.cuda.is_available():
+            ones = torch.ones(64, 64, device="cuda")
+            (ones @ ones).sum().item()
 
 
 @contextmanager

@@ -58,8 +58,8 @@ def rasterization(
         opacities = opacities * compensations
     values = colours[None]
     if sh_degree is not None:
-        camera = -(viewmat[:3, :3].T @ viewmat[:3, 3])
-        values = spherical_harmonics(sh_degree, (means - camera)[None], values, masks=radii > 0)
+        directions = means + viewmat[:3, :3].T @ viewmat[:3, 3]  # from the camera: a pose is rigid
+        values = spherical_harmonics(sh_degree, directions[None], values, masks=radii > 0)
         values = (values + 0.5).clamp_min(0.0)
     if depth:
         values = torch.cat((values, depths[..., None]), dim=-1)

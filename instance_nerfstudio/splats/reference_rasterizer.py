@@ -44,7 +44,7 @@ def rasterization(
         gaussians, viewmat, intrinsics, width, height, near_plane, eps2d, antialiased
     )
     if sh_degree is not None:
-        directions = gaussians.means - torch.linalg.inv(viewmat)[:3, 3]
+        directions = gaussians.means + viewmat[:3, :3].T @ viewmat[:3, 3]  # from the camera: a pose is rigid
         colours = (_spherical_harmonics(sh_degree, directions, colours) + 0.5).clamp(min=0)
     values = torch.cat((colours[None], depths[..., None]), dim=-1) if depth else colours[None]
     coverage = Coverage(means2d[0], conics[0], opacities[0], radii[0], depths[0], width, height)

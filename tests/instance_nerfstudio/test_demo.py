@@ -3,19 +3,20 @@
 import gc
 import subprocess
 import sys
+from concurrent.futures import Future
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from instance_nerfstudio import cli, compile_ahead, demo
+from instance_nerfstudio import cli, compile_ahead, compile_process, demo
 from instance_nerfstudio.beside import beside
 from instance_nerfstudio.contact_sheet import write_contact_sheet
 from instance_nerfstudio.errors import InputError
-from instance_nerfstudio.hash_grids import implementation
 from instance_nerfstudio.masks.instances_json import InstanceInfo
 from rcnn.instance_palette import colour_instances_uint8
 
@@ -64,23 +65,65 @@ def test_work_beside_hands_over_its_result_or_its_error() -> None:
         beside(lambda: 1 // 0).result()
 
 
-def test_on_a_gpu_kernels_begin_to_compile_while_the_room_is_built(monkeypatch) -> None:
-    done: list[object] = []
+def test_a_gpu_that_does_not_wake_is_left_to_training(monkeypatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no such device")
+
     monkeypatch.setattr(demo.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(demo, "_wake_gpu", lambda: done.append("awake"))
-    monkeypatch.setattr(compile_ahead, "compile_ahead", lambda *options: done.extend([*options, gc.isenabled()]))
-    preset = demo._prepare()
-    assert done == ["awake", preset.config.pipeline.model, torch.device("cuda"), False]  # else it compiles anew
+    monkeypatch.setattr(demo.torch, "ones", fail)
+    demo._wake_gpu()
+
+
+def test_loading_collects_no_garbage_and_leaves_the_collector_on(monkeypatch) -> None:
+    seen: list[bool] = []
+    monkeypatch.setattr(demo, "_wake_gpu", lambda: seen.append(gc.isenabled()))
+    assert demo._prepare().iterations > 0
+    assert seen == [False]
     assert gc.isenabled()
 
 
-def test_a_gpu_that_does_not_wake_is_left_to_training(monkeypatch) -> None:
-    def fail(_: torch.device) -> None:
-        raise OSError("no C compiler")
+def test_kernels_compile_in_a_process_where_there_is_a_gpu(monkeypatch) -> None:
+    monkeypatch.setattr(compile_process.shutil, "which", lambda _: None)
+    assert compile_process.start_compiling() is None
+    monkeypatch.setattr(compile_process.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(compile_process.os, "cpu_count", lambda: 2)
+    assert compile_process.start_compiling() is None
+    monkeypatch.setattr(compile_process.os, "cpu_count", lambda: 8)
+    process = compile_process.start_compiling()
+    assert process is not None
+    assert process.daemon
+    process.join(120)
+    assert process.exitcode == 0
 
-    monkeypatch.setattr(implementation, "triton_problem", fail)
-    monkeypatch.setattr(demo.torch, "ones", lambda *_, **__: torch.eye(2))
-    demo._wake_gpu()
+
+def test_the_process_waits_until_all_is_compiled(monkeypatch) -> None:
+    asked: list[object] = []
+    kernels: list[Future[None]] = [Future(), Future()]
+    kernels[0].set_exception(ValueError("a kernel that can't be compiled"))
+
+    def compile_two(config: object, device: torch.device) -> list[Future[None]]:
+        asked.extend([config, device])
+        Timer(0.3, lambda: kernels[1].set_result(None)).start()
+        return kernels
+
+    monkeypatch.setattr(compile_ahead, "compile_ahead", compile_two)
+    monkeypatch.setattr(compile_process.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    compile_process._compile()
+    assert kernels[1].done()
+    assert asked == [demo.demo_preset().config.pipeline.model, torch.device("cuda")]  # else it compiles something else
+
+
+def test_the_compiler_of_torch_is_not_loaded_with_nerfstudio() -> None:
+    code = (
+        "from instance_nerfstudio.compat import put_off_compilation; put_off_compilation()\n"
+        "import sys, torch, nerfstudio.models.splatfacto as splatfacto\n"
+        "print('torch._inductor.compile_fx' in sys.modules)\n"
+        "torch.compile = lambda **_: lambda function: lambda *inputs: ('compiled', function(*inputs).shape)\n"
+        "print(splatfacto.get_viewmat(torch.eye(4)[None, :3]), splatfacto.get_viewmat.__name__)"
+    )
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert result.stdout.splitlines() == ["False", "('compiled', torch.Size([1, 4, 4])) get_viewmat"], result.stderr
 
 
 def test_what_takes_seconds_loads_beside_other_work() -> None:
@@ -94,7 +137,7 @@ def test_what_takes_seconds_loads_beside_other_work() -> None:
 
 
 def test_command_reports_an_error_in_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
-    def fail(_: Path) -> None:
+    def fail(*_: object) -> None:
         raise InputError("room: no place")
 
     monkeypatch.setattr(demo, "run_demo", fail)
