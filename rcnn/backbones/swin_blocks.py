@@ -1,6 +1,7 @@
 """Layers of the Swin transformer in 3D (Liu et al., ICCV 2021) on packed tokens."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -65,14 +66,14 @@ class WindowAttention(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "M C"], windows: WindowMap, weights: Sequence[Tensor] | None = None
     ) -> Float[Tensor, "M C"]:
-        """`weights` are those of `qkv` and `proj` in the dtype of the tokens, where it is not their own."""
-        qkv_weight, qkv_bias, proj_weight, proj_bias = self.weights() if weights is None else weights
+        """`weights`: those of `qkv` and `proj`, and the bias, in the dtype of the tokens, where it is not their own."""
+        if weights is None:
+            weights = *self.weights(), self.position_bias()
+        qkv_weight, qkv_bias, proj_weight, proj_bias, bias = weights
         places, channels = self.window**3, tokens.shape[1]
         qkv = F.linear(to_places(tokens, windows.map), qkv_weight, qkv_bias)
         parts = qkv.reshape(-1, places, 3, self.heads, channels // self.heads).unbind(2)
         q, k, v = (part.transpose(1, 2) for part in parts)
-        bias = self.relative_position_bias_table.T.index_select(1, self.relative_position_index).to(q.dtype)
-        bias = bias.reshape(1, self.heads, places, places)
         if windows.blocked is not None:
             bias = bias + windows.blocked
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
@@ -82,6 +83,12 @@ class WindowAttention(nn.Module):
     def weights(self) -> tuple[Tensor, ...]:
         """Of the linear layers."""
         return self.qkv.weight, self.qkv.bias, self.proj.weight, self.proj.bias
+
+    def position_bias(self) -> Float[Tensor, "1 heads P P"]:
+        """For each pair of places of a window."""
+        places = self.window**3
+        bias = self.relative_position_bias_table.T.index_select(1, self.relative_position_index)
+        return bias.reshape(1, self.heads, places, places)
 
 
 class SwinBlock(nn.Module):
@@ -101,22 +108,38 @@ class SwinBlock(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(dim, hidden), nn.GELU(), nn.Identity(), nn.Linear(hidden, dim), nn.Identity()
         )
+        self._cast: tuple[Any, tuple[Tensor, ...]] | None = None
 
     def forward(
         self, tokens: Float[Tensor, "M C"], windows: WindowMap, factors: Float[Tensor, "2 M 1"] | None = None
     ) -> Float[Tensor, "M C"]:
         """`factors` of the two residuals of each token, from `rcnn.backbones.stochastic_depth`."""
         dtype = autocast_dtype(tokens)
+        weights = self._weights(dtype)
+        of_attention, of_mlp = (None, None) if factors is None else factors.unbind(0)
+        with torch.autocast(tokens.device.type, enabled=False):
+            attended = self.attn(self.norm1(tokens).to(dtype), windows, weights[:5])
+            tokens = add_residual(tokens, attended, of_attention)
+            inner = F.gelu(F.linear(self.norm2(tokens).to(dtype), *weights[5:7]))
+            return add_residual(tokens, F.linear(inner, *weights[7:9]), of_mlp)
+
+    def train(self, mode: bool = True) -> "SwinBlock":
+        self._cast = None  # moving averages are swapped in behind the weights' version, and then the mode changes
+        return super().train(mode)
+
+    def _weights(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """Those of the attention, its bias, and those of the perceptron. Without gradients they are cast but once."""
         first, _, _, second, _ = self.mlp
         assert isinstance(first, nn.Linear)
         assert isinstance(second, nn.Linear)
-        weights = cast_together((*self.attn.weights(), first.weight, first.bias, second.weight, second.bias), dtype)
-        of_attention, of_mlp = (None, None) if factors is None else factors.unbind(0)
-        with torch.autocast(tokens.device.type, enabled=False):
-            attended = self.attn(self.norm1(tokens).to(dtype), windows, weights[:4])
-            tokens = add_residual(tokens, attended, of_attention)
-            inner = F.gelu(F.linear(self.norm2(tokens).to(dtype), *weights[4:6]))
-            return add_residual(tokens, F.linear(inner, *weights[6:8]), of_mlp)
+        of_mlp = first.weight, first.bias, second.weight, second.bias
+        if torch.is_grad_enabled():
+            return cast_together((*self.attn.weights(), self.attn.position_bias(), *of_mlp), dtype)
+        sources = *self.attn.weights(), self.attn.relative_position_bias_table, *of_mlp
+        state = dtype, *((source.data_ptr(), source._version) for source in sources)
+        if self._cast is None or self._cast[0] != state:
+            self._cast = state, cast_together((*self.attn.weights(), self.attn.position_bias(), *of_mlp), dtype)
+        return self._cast[1]
 
 
 def _relative_positions(window: int) -> Tensor:

@@ -5,6 +5,7 @@ place of a row, are sums of a number for each axis; the host lists those numbers
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import groupby
 from math import prod
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from rcnn.backbones.padding import Extent
 
+_KEPT = 32
+"""Maps of each kind that are kept for the next grids of the same size: a network needs eight and three of them."""
 _EMPTY = -(2**29)
 """Makes a sum negative when one, two or all three axes lie beyond a grid, within int32."""
 
@@ -50,6 +53,8 @@ def to_rows(places: Float[Tensor, "K C"], map: RowMap) -> Float[Tensor, "M C"]:
     return _Take.apply(places, map.places, None, map.rows, map.empty)  # type: ignore[return-value]
 
 
+@lru_cache(maxsize=_KEPT)
+@torch.inference_mode(False)  # training may meet the same sizes
 def window_map(
     extents: tuple[Extent, ...],
     window: int,
@@ -93,6 +98,8 @@ def window_map(
     return WindowMap(map, torch.zeros(apart.shape, dtype=dtype, device=device).masked_fill_(apart, float("-inf")))
 
 
+@lru_cache(maxsize=_KEPT)
+@torch.inference_mode(False)
 def merge_map(extents: tuple[Extent, ...], device: torch.device) -> RowMap:
     """The cells of the next coarser level with 2³ places each, x fastest; those beyond an odd side stay empty."""
     return _row_map(extents, lambda size: range(size + size % 2), 2, device, x_fastest=True)

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from contextlib import redirect_stdout
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from statistics import median
@@ -21,12 +21,16 @@ from typing import Any
 
 import torch
 import tyro
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import Nerfstudio, NerfstudioDataParserConfig
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 if Path(sys.path[0]).name == "benchmarks":
     sys.path.pop(0)  # a benchmark there has the name of a package
+
+from instance_nerfstudio.splats.start_points import use_start_points
 
 FRAME = (640, 480)
 FRAMES = 60
@@ -143,21 +147,34 @@ def train(method: Any, room: Path, folder: Path, iterations: int) -> tuple[Any, 
         return train_quietly(config, progress)
 
 
+@dataclass
+class PointedDataParserConfig(NerfstudioDataParserConfig):
+    """nerfstudio's own, for which points come from elsewhere."""
+
+    _target: type = field(default_factory=lambda: PointedDataParser)
+    points: Path = Path()
+
+
+class PointedDataParser(Nerfstudio):
+    """Reads points without open3d."""
+
+    config: PointedDataParserConfig
+
+    def _generate_dataparser_outputs(self, split: str = "train", **options: Any) -> DataparserOutputs:
+        outputs = super()._generate_dataparser_outputs(split, **options)
+        use_start_points(outputs, self.config.points)
+        return outputs
+
+
 def plain_splatfacto(room: Path, points: Path, folder: Path, iterations: int) -> tuple[float, float]:
     """PSNR and seconds of nerfstudio's own method with its own trainer, from the same points."""
     from nerfstudio.configs.method_configs import method_configs
 
     from instance_nerfstudio.compat import lpips_without_download
 
-    scene = folder / "scene"
-    scene.mkdir()
-    meta = json.loads((room / "transforms.json").read_text())
-    (scene / "transforms.json").write_text(json.dumps(meta | {"ply_file_path": str(points)}))
-    for entry in room.iterdir():
-        if entry.name != "transforms.json":
-            (scene / entry.name).symlink_to(entry)
     config: Any = deepcopy(method_configs["splatfacto"])
-    config.data = config.pipeline.datamanager.data = scene
+    config.data = config.pipeline.datamanager.data = room
+    config.pipeline.datamanager.dataparser = PointedDataParserConfig(points=points)
     config.output_dir, config.max_num_iterations, config.vis = folder / "plain", iterations, "tensorboard"
     config.steps_per_eval_image = config.steps_per_eval_all_images = config.steps_per_save = 10**9
     config.set_timestamp()

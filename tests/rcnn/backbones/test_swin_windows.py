@@ -138,3 +138,43 @@ def test_the_last_voxels_count() -> None:
         grid[:, 16] += 1
         after = model(GridBatch.collate([grid]))[0]
     assert not torch.equal(before[:, :, 4], after[:, :, 4])
+
+
+@torch.no_grad()
+def test_weights_that_are_cast_once_follow_those_they_were_cast_from() -> None:
+    torch.manual_seed(0)
+    block, other = SwinBlock(8, 2, 4, 4.0).eval(), SwinBlock(8, 2, 4, 4.0).eval()
+    tokens, windows = torch.randn(64, 8), window_map(((4, 4, 4),), 4, False, CPU, torch.bfloat16)
+
+    def run(block: SwinBlock) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return block(tokens, windows)
+
+    before = run(block)
+    assert torch.equal(run(block), before)
+    block.attn.relative_position_bias_table.mul_(-20)
+    changed = run(block)
+    assert not torch.equal(changed, before)
+    block.load_state_dict(other.state_dict())
+    assert torch.equal(run(block), run(other))
+    with torch.enable_grad():  # attention takes another way there, and rounds otherwise
+        torch.testing.assert_close(run(block), run(other), atol=0.03, rtol=0)
+    # As moving averages are put in the place of weights: without a trace in their versions.
+    block.train()
+    for weight in block.parameters():
+        weight.data.copy_(weight.data * 1.5)
+    block.eval()
+    got = run(block)
+    with torch.enable_grad():
+        torch.testing.assert_close(got, run(block).detach(), atol=0.03, rtol=0)
+    assert (got - run(other)).abs().max() > 0.1
+
+
+def test_maps_made_in_inference_serve_training() -> None:
+    extents = ((5, 6, 9),)
+    with torch.inference_mode():
+        kept = merge_map(extents, CPU)
+    assert merge_map(extents, CPU) is kept
+    tokens = torch.randn(5 * 6 * 9, 3, requires_grad=True)
+    to_places(tokens, kept).square().sum().backward()
+    torch.testing.assert_close(tokens.grad, 2 * tokens.detach())
