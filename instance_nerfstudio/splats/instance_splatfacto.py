@@ -22,7 +22,7 @@ from instance_nerfstudio.splats.densification import Densification
 from instance_nerfstudio.splats.gaussians import Gaussians
 from instance_nerfstudio.splats.lens import has_lens, pinhole_view, through_lens
 from instance_nerfstudio.splats.photo_loss import photo_loss
-from instance_nerfstudio.splats.pinhole import PinholeView, ray_lengths, view_matrix
+from instance_nerfstudio.splats.pinhole import VIEW, PinholeView, ray_lengths, view_matrix
 from instance_nerfstudio.splats.rasterize import Picture, Rasterizer, rasterize
 
 # Of a picture from which Gaussians were taken away, what is less opaque than this is no surface: its id is background.
@@ -76,7 +76,7 @@ class InstanceSplatfactoModel(InstanceModel, SplatfactoModel):
         torch.nn.init.normal_(self.instance_head.classifier.weight, std=width**-0.5)
         if self.config.use_instances:
             self.gauss_params["instance_features"] = Parameter(torch.zeros(self.num_points, width))
-        self._photo_views: dict[tuple[int, int], PinholeView] = {}
+        self._training_views: dict[tuple[int, int], PinholeView] = {}
         self._steps_per_log = 1
         self.add_instance_state(self.config)
 
@@ -202,14 +202,14 @@ class InstanceSplatfactoModel(InstanceModel, SplatfactoModel):
         )
 
     def _view(self, camera: Cameras, pose: Float[Tensor, "1 3 4"] | None) -> PinholeView:
-        """Of a training photo it is kept on the GPU: each number sent there makes the host wait."""
+        """Of a training view it is kept on the GPU: each number sent there makes the host wait."""
         factor = self._get_downscale_factor()
-        photo = (camera.metadata or {}).get("cam_idx") if self.training else None
-        view = self._photo_views.get((photo, factor)) if photo is not None else None
+        number = (camera.metadata or {}).get(VIEW) if self.training else None
+        view = self._training_views.get((number, factor)) if number is not None else None
         if view is None:
             view = PinholeView.of(camera, factor, self.device)
-            if photo is not None:
-                self._photo_views[photo, factor] = view
+            if number is not None:
+                self._training_views[number, factor] = view
         return view if pose is None else replace(view, viewmat=view_matrix(pose[0]))
 
     def _instance_outputs(self, picture: Picture, kept: Bool[Tensor, " gaussians"] | None) -> dict[str, Tensor]:

@@ -7,6 +7,9 @@ from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
+VIEW = "splat_view"
+"""Key of a training camera's metadata: a number of its own."""
+
 
 @dataclass(frozen=True)
 class PinholeView:

@@ -17,7 +17,9 @@ from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.instance_dataset import InstanceDataset
 from instance_nerfstudio.labelled_scene import LabelledScene, MaskOptions
 from instance_nerfstudio.masks.instance_masks import UNLABELLED
+from instance_nerfstudio.splats.pinhole import VIEW
 from instance_nerfstudio.splats.start_points import use_start_points
+from instance_nerfstudio.splats.teacher_views import read_teacher_views
 
 
 @dataclass
@@ -28,6 +30,8 @@ class SplatDataManagerConfig(MaskOptions, FullImageDatamanagerConfig):
     """Target class to instantiate."""
     start_points: Path | None = None
     """PLY point cloud in the world frame of the data where Gaussians start, in place of the data's own."""
+    teacher_views: Path | None = None
+    """Folder of a teacher's pictures from between the photos, which are trained on in their turn."""
 
 
 class SplatDataManager(LabelledScene, FullImageDatamanager[InstanceDataset]):
@@ -41,7 +45,15 @@ class SplatDataManager(LabelledScene, FullImageDatamanager[InstanceDataset]):
         return super().create_train_dataset()
 
     def next_train(self, step: int) -> tuple[Cameras, dict[str, Any]]:
-        """A photo and its camera, which stays on the CPU: nerfstudio sends its ten tensors one by one, and waits."""
+        """A photo, or a view of the teacher's, and its camera.
+
+        The camera stays on the CPU: nerfstudio sends its ten tensors one by one, and waits.
+        """
+        photos = len(self.train_dataset)
+        views = len(self._teacher_views)
+        if step * views // (photos + views) != (step + 1) * views // (photos + views):  # evenly among the photos
+            camera, view = self._teacher_views[int(self._turns.integers(views))]
+            return camera, dict(view)
         index = self.train_unseen_cameras.pop(0)
         if not self.train_unseen_cameras:
             self.train_unseen_cameras = self.sample_train_cameras()
@@ -55,8 +67,23 @@ class SplatDataManager(LabelledScene, FullImageDatamanager[InstanceDataset]):
         cameras = self.train_dataset.cameras.to("cpu")
         alone = [cameras[index : index + 1] for index in range(len(cameras))]
         for index, camera in enumerate(alone):
-            camera.metadata = {**(camera.metadata or {}), "cam_idx": index}
+            camera.metadata = {**(camera.metadata or {}), "cam_idx": index, VIEW: index}
         return alone
+
+    @cached_property
+    def _teacher_views(self) -> list[tuple[Cameras, dict[str, Any]]]:
+        """Those that are no photos: without `cam_idx`, by which photos have poses and colours of their own."""
+        folder = self.config.teacher_views if self.test_mode == "val" else None  # later commands train on nothing
+        views = [] if folder is None else read_teacher_views(folder, self.train_dataparser_outputs)
+        for index, (camera, view) in enumerate(views):
+            camera.metadata = {VIEW: len(self.train_dataset) + index}
+            for name, picture in view.items():
+                view[name] = picture.to(self.device)
+        return views
+
+    @cached_property
+    def _turns(self) -> np.random.Generator:
+        return np.random.default_rng(self.config.train_cameras_sampling_seed)
 
     def _load_images(
         self, split: Literal["train", "eval"], cache_images_device: Literal["cpu", "gpu"]

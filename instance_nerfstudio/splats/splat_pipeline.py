@@ -26,6 +26,9 @@ class SplatPipelineConfig(RunPipelineConfig):
     teacher: Path | None = None
     """config.yml of a NeRF of the same scene: its surfaces are where Gaussians start, and if it is an instance-nerfacto
     run, its masks of every training view are what their instances learn."""
+    teacher_views: int = 60
+    """Views between the photos, rendered by the teacher, that splats learn from like photos: fewer floaters where few
+    photos look."""
 
 
 class SplatPipeline(RunPipeline):
@@ -42,8 +45,10 @@ class SplatPipeline(RunPipeline):
                 raise InputError("--pipeline.teacher: is for ns-train")
             from instance_nerfstudio.splats.teacher import learn_from  # with all that exports
 
-            lesson = learn_from(config.teacher, config.run_folder / LESSON_FOLDER, config.model.use_instances)
-            config.datamanager.start_points = lesson.points
+            lesson = learn_from(
+                config.teacher, config.run_folder / LESSON_FOLDER, config.model.use_instances, config.teacher_views
+            )
+            config.datamanager.start_points, config.datamanager.teacher_views = lesson.points, lesson.views
             config.datamanager.masks_dir = lesson.masks or config.datamanager.masks_dir
         super().__init__(config, device, test_mode, *args, **kwargs)
 

@@ -2,7 +2,8 @@
 
     python tests/benchmarks/splats.py ROOM [ROOM ...] [--no-plain] [--output results.json] [--pictures FOLDER]
 
-Gaussians start on the surfaces of the NeRF, for both kinds of splats. The first room also waits for gsplat to compile
+Gaussians start on the surfaces of the NeRF, for both kinds of splats; `instance-splatfacto` also learns from views of it
+between the photos. The first room also waits for gsplat to compile
 its kernels, which is told apart. Needs a CUDA GPU.
 """
 
@@ -30,6 +31,7 @@ from rich.table import Table
 if Path(sys.path[0]).name == "benchmarks":
     sys.path.pop(0)  # a benchmark there has the name of a package
 
+from instance_nerfstudio.splats.splat_pipeline import SplatPipelineConfig
 from instance_nerfstudio.splats.start_points import use_start_points
 
 FRAME = (640, 480)
@@ -51,6 +53,8 @@ class Benchmark:
     """Of the splats."""
     nerf_iterations: int = 10000
     """Of the NeRF."""
+    teacher_views: int = SplatPipelineConfig.teacher_views
+    """Views between the photos that the NeRF shows the splats; masks are those of the scene either way."""
     plain: bool = True
     """Also train nerfstudio's splatfacto."""
     output: Path | None = None
@@ -81,13 +85,16 @@ class Benchmark:
         trainer, seconds = train(instance_nerfacto.config, room, folder / "nerf", self.nerf_iterations)
         nerf = evaluate(trainer.pipeline)
         row = {"nerf_miou": nerf["instance_miou"], "nerf_psnr": nerf["psnr"], "nerf_seconds": seconds}
-        points = learn_from(trainer.base_dir / "config.yml", folder / "lesson", with_masks=False).points
+        start = perf_counter()
+        lesson = learn_from(trainer.base_dir / "config.yml", folder / "lesson", True, self.teacher_views)
+        row["lesson_seconds"] = perf_counter() - start
         tell(row)
         del trainer
         forget()
 
         config: Any = deepcopy(instance_splatfacto.config)
-        config.pipeline.datamanager.start_points = points
+        config.pipeline.datamanager.start_points = lesson.points
+        config.pipeline.datamanager.teacher_views = lesson.views
         trainer, row["seconds"] = train(config, room, folder / "splats", self.iterations)
         pipeline: Any = trainer.pipeline
         pictures = self.pictures / room.name if self.pictures else None
@@ -107,7 +114,7 @@ class Benchmark:
         del trainer, pipeline, lifted
         forget()
         if self.plain:
-            row["plain_psnr"], row["plain_seconds"] = plain_splatfacto(room, points, folder, self.iterations)
+            row["plain_psnr"], row["plain_seconds"] = plain_splatfacto(room, lesson.points, folder, self.iterations)
             forget()
         return row
 

@@ -1,0 +1,167 @@
+"""Views that nobody took: a trained field renders them, between the photos, for splats to learn from.
+
+Splats fit each photo by itself where few photos see a place: floaters before one camera, smears for the others. A field
+is smooth there; pictures of it from in between teach splats as much (RadSplat, Niemeyer et al. 2024, learns from
+pictures at the cameras of the photos).
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from PIL import Image
+from rich.progress import track
+from scipy.spatial.transform import Rotation, Slerp
+from torch import Tensor
+
+from instance_nerfstudio.edits.instance_edits import InstanceEdits
+from instance_nerfstudio.export.views import corrected_cameras, scene_to_world, shrink_cameras
+from instance_nerfstudio.instance_model import InstanceModel
+from instance_nerfstudio.masks.instance_masks import UNLABELLED, read_instance_mask, write_instance_mask
+from instance_nerfstudio.masks.instances_json import MASKS_FOLDER
+from instance_nerfstudio.splats.lens import has_lens, pinhole_view
+from rcnn.safe_files import write_atomically
+
+_CAMERAS_FILE = "transforms.json"
+_NEIGHBOURS = 6
+# Cosine of the widest angle between two photos that have a view between them.
+_SAME_WAY = 0.5
+# Pixels of the longer side of the pictures that tell whether a camera stands free.
+_GLANCE = 48
+# A camera stands free where this share of its pixels is no nearer than half of what photos have before them.
+_NEAREST = 0.05
+# Less sure of its instance, a pixel is unlabelled.
+_SURE = 0.5
+
+
+@torch.no_grad()
+def render_teacher_views(pipeline: Any, folder: Path, count: int, with_masks: bool, seed: int = 0) -> None:
+    """Renders a field from places between the photos, as a scene of its own: pictures, masks and `transforms.json`.
+
+    Args:
+        pipeline: of a NeRF, in evaluation mode.
+        folder: gets the files.
+        count: views; there are fewer where the field leaves few places to stand.
+        with_masks: whether its instances are wanted.
+        seed: of the places.
+    """
+    model, parsed = pipeline.model, pipeline.datamanager.train_dataparser_outputs
+    photos = corrected_cameras(pipeline.datamanager.train_dataset.cameras, model.camera_optimizer)
+    with_masks = with_masks and isinstance(model, InstanceModel) and model.options.use_instances
+    before_photos = torch.tensor([_nearest(model, photos[i : i + 1]) for i in range(len(photos))])
+    room = 0.5 * float(before_photos.quantile(0.1))
+    frames = []
+    candidates = poses_between(photos.camera_to_worlds, 3 * count, seed)
+    for photo, pose in track(candidates, "Looking from in between", transient=True):
+        camera = photos[photo : photo + 1]
+        if has_lens(camera):
+            camera = pinhole_view(camera)[0]
+        camera.camera_to_worlds = pose[None].to(camera.camera_to_worlds)
+        if _nearest(model, camera) < room:
+            continue
+        name = f"{len(frames):04d}.png"
+        outputs = _render(model, camera)
+        picture = (outputs["rgb"].clamp(0, 1) * 255).round().byte().cpu().numpy()
+        (folder / "images").mkdir(exist_ok=True)
+        Image.fromarray(picture).save(folder / "images" / name)
+        if with_masks:
+            ids, sure = (outputs[key][..., 0].cpu().numpy() for key in ("instance_ids", "instance_confidence"))
+            write_instance_mask(folder / MASKS_FOLDER / name, np.where(sure < _SURE, UNLABELLED, ids))
+        frames.append({"file_path": f"images/{name}", **_frame(camera, parsed)})
+        if len(frames) == count:
+            break
+    write_atomically(folder / _CAMERAS_FILE, json.dumps({"frames": frames}).encode())
+
+
+def read_teacher_views(folder: Path, parsed: DataparserOutputs) -> list[tuple[Cameras, dict[str, Tensor]]]:
+    """Cameras of shape (1,), in the scene frame of the splats and on the CPU, with what they see.
+
+    That is `image`, uint8 (H, W, 3), and `instances`, int32 (H, W, 1): -1 unlabelled, 0 background, else the id.
+
+    Args:
+        folder: what `render_teacher_views` wrote.
+        parsed: has the scene frame.
+    """
+    views = []
+    transform, scale = parsed.dataparser_transform.double(), parsed.dataparser_scale
+    for frame in json.loads((folder / _CAMERAS_FILE).read_text())["frames"]:
+        image = torch.from_numpy(np.array(Image.open(folder / frame["file_path"]).convert("RGB")))
+        labels = np.full(image.shape[:2], UNLABELLED, np.int32)
+        mask = folder / MASKS_FOLDER / Path(frame["file_path"]).name
+        if mask.is_file():
+            labels = read_instance_mask(mask)
+        world = torch.tensor(frame["transform_matrix"], dtype=torch.float64)[:3]
+        rotation = transform[:, :3] @ world[:, :3]
+        position = scale * (transform[:, :3] @ world[:, 3:] + transform[:, 3:])
+        camera = Cameras(
+            torch.cat([rotation, position], dim=-1).float()[None],
+            *(torch.tensor([[float(frame[key])]]) for key in ("fl_x", "fl_y", "cx", "cy")),
+            width=torch.tensor([[frame["w"]]]),
+            height=torch.tensor([[frame["h"]]]),
+            camera_type=CameraType.PERSPECTIVE,
+        )
+        views.append((camera, {"image": image, "instances": torch.from_numpy(labels)[..., None]}))
+    return views
+
+
+def poses_between(
+    camera_to_worlds: Float[Tensor, "photos 3 4"], count: int, seed: int
+) -> list[tuple[int, Float[Tensor, "3 4"]]]:
+    """Poses on the way from a camera to a near one that looks the same way, each with the place of the first camera.
+
+    There are fewer where most cameras have no such neighbour.
+    """
+    random = np.random.default_rng(seed)
+    poses = camera_to_worlds.double().cpu().numpy()
+    forward, positions = -poses[:, :, 2], poses[:, :, 3]
+    between = []
+    for _ in range(4 * count):
+        first = int(random.integers(len(poses)))
+        distances = np.linalg.norm(positions - positions[first], axis=-1)
+        distances[(forward @ forward[first] < _SAME_WAY) | (np.arange(len(poses)) == first)] = np.inf
+        near = np.argsort(distances)[:_NEIGHBOURS]
+        near = near[np.isfinite(distances[near])]
+        if not len(near):
+            continue
+        second, way = int(random.choice(near)), random.uniform(0.25, 0.75)
+        turned = Slerp([0, 1], Rotation.from_matrix(poses[[first, second], :, :3]))(way).as_matrix()
+        moved = (1 - way) * positions[first] + way * positions[second]
+        between.append((first, torch.from_numpy(np.concatenate([turned, moved[:, None]], axis=-1))))
+        if len(between) == count:
+            break
+    return between
+
+
+def _render(model: Any, camera: Cameras) -> dict[str, Tensor]:
+    camera = camera.to(model.device)
+    if isinstance(model, InstanceModel):
+        return model.render(camera, edits=InstanceEdits())
+    return model.get_outputs_for_camera(camera)
+
+
+def _nearest(model: Any, camera: Cameras) -> float:
+    """Distance, in scene units, beyond which nearly all is that the camera sees."""
+    small = camera.to("cpu")[0:1]
+    shrink_cameras(small, _GLANCE)
+    return float(_render(model, small)["depth"].float().flatten().quantile(_NEAREST))
+
+
+def _frame(camera: Cameras, parsed: DataparserOutputs) -> dict[str, Any]:
+    """The camera as a frame of transforms.json, in the world frame."""
+    transform = parsed.dataparser_transform.double()
+    pose = camera.camera_to_worlds[0].double().cpu()
+    rotation = torch.linalg.solve(transform[:, :3], pose[:, :3])
+    position = scene_to_world(pose[None, :, 3], parsed.dataparser_transform, parsed.dataparser_scale)[0]
+    matrix = torch.cat([rotation, position[:, None]], dim=-1).tolist()
+    numbers = {"fl_x": camera.fx, "fl_y": camera.fy, "cx": camera.cx, "cy": camera.cy}
+    return {
+        "transform_matrix": [*matrix, [0.0, 0.0, 0.0, 1.0]],
+        **{name: float(value.flatten()[0]) for name, value in numbers.items()},
+        "w": int(camera.width.flatten()[0]),
+        "h": int(camera.height.flatten()[0]),
+    }
