@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import tyro
 from rich.console import Console
+from rich.progress import track
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -57,6 +58,8 @@ class FitMaskRefinement:
     """Whether the weights go into the detector's notes."""
     seed: int = 0
     """Of the voxels."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """Where the detector runs."""
 
     def main(self) -> None:
         """Prints the weights."""
@@ -64,14 +67,16 @@ class FitMaskRefinement:
 
         path = self.detector or SHIPPED
         model, notes = load_instance_detector(path)
+        model.to(self.device)
         rooms = self.data.open(self.split, "aabb", masks=True, categories=model.config.categories)
         generator = torch.Generator().manual_seed(self.seed)
         traits, own, shares, used = [], [], [], 0
-        for scene in (rooms[n] for n in range(len(rooms))):
+        for number in track(range(len(rooms)), "Detecting", transient=True):
+            scene = rooms[number]
             if self.names and scene.name not in self.names:
                 continue
             used += 1
-            for found, mine in voxels_of_objects(model, scene):
+            for found, mine in voxels_of_objects(model, scene, torch.device(self.device)):
                 some = torch.randperm(len(mine), generator=generator)[: self.voxels]
                 traits.append(found[some].numpy())
                 own.append(mine[some].numpy())
@@ -86,25 +91,29 @@ class FitMaskRefinement:
 
 
 @torch.inference_mode()
-def voxels_of_objects(model: NeRFRCNN, scene: GridSample) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def voxels_of_objects(
+    model: NeRFRCNN, scene: GridSample, device: torch.device
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Of every object that is found, traits (V, T) of the voxels in question, and whether they are its own (V,)."""
     assert scene.boxes is not None
     assert scene.instances is not None
-    found = model.detect(GridBatch.collate([scene.features]))[0]
+    features, boxes = scene.features.to(device), scene.boxes.to(device)
+    found = model.detect(GridBatch.collate([features]))[0]
     assert found.masks is not None
     assert found.mask_boxes is not None
     x, y, z = scene.instances.shape
-    around, ids = opacity_means(scene.features[3]), scene.instances.reshape(-1)
-    agreement = box_iou(found.boxes, scene.boxes)
+    around, ids = opacity_means(features[3]), scene.instances.to(device).reshape(-1)
+    agreement = box_iou(found.boxes, boxes)
     result = []
-    for row in range(len(found) if len(scene.boxes) else 0):
+    for row in range(len(found) if len(boxes) else 0):
         if found.scores[row] < SURE or agreement[row].max() < AGREEMENT:
             continue
         number = int(agreement[row].argmax()) + 1
 
         def learn(values: torch.Tensor, voxels: torch.Tensor, number: int = number) -> torch.Tensor:
             rows = values[:, 1] > POSSIBLE
-            result.append((voxel_traits(values[rows], around[voxels[rows]]), ids[voxels[rows]] == number))
+            traits, own = voxel_traits(values[rows], around[voxels[rows]]), ids[voxels[rows]] == number
+            result.append((traits.cpu(), own.cpu()))
             return values[:, 0]
 
         box = found.mask_boxes[row : row + 1]
