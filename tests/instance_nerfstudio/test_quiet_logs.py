@@ -1,5 +1,6 @@
 """What goes to TensorBoard in every step, and what does not."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -51,7 +52,7 @@ def test_learning_rates_fall_in_every_step_and_are_logged_in_some(monkeypatch: p
         optimizers.optimizers["field"].step()
         optimizers.scheduler_step_all(step)
         rates.append(optimizers.optimizers["field"].param_groups[0]["lr"])
-    assert all(later < earlier for earlier, later in zip(rates, rates[1:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(rates))
     assert logged == [("learning_rate/field", step, pytest.approx(rates[step])) for step in (0, 5, 10)]
 
 
@@ -69,6 +70,7 @@ def test_fused_adam_is_adam() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_fused_adam_is_adam_on_a_gpu() -> None:
     after = []
     for config in (AdamOptimizerConfig(lr=0.1, eps=1e-15), FusedAdamConfig(lr=0.1, eps=1e-15)):
