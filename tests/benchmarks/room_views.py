@@ -1,19 +1,35 @@
 """Views of generated rooms with true instances, and random crops of them to learn from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from jaxtyping import Float, Int64, Integer, UInt8
+from scipy import ndimage
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from instance_nerfstudio.masks.instance_masks import find_instance_masks, read_instance_mask
 from instance_nerfstudio.segments.photos import Photo
 from rcnn.safe_files import read_json
 
+MIN_PIXELS = 12
+"""Smaller pieces of objects are not to be found."""
 Sample = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Picture (H, W, 3) uint8, instances (H, W) int32, label of every instance (K + 1,)."""
+
+
+class Truth(NamedTuple):
+    """What is to be found in pictures of one size. Object k of a picture has number k + 1 in its map."""
+
+    ids: Integer[Tensor, "pictures height width"]
+    boxes: Float[Tensor, "pictures most 4"]
+    """Corners (x, y), (x, y) in pixels. Those that pad have an area too."""
+    labels: Int64[Tensor, "pictures most"]
+    """From 1 on; 0 pads."""
 
 
 class RoomViews:
@@ -21,15 +37,14 @@ class RoomViews:
 
     Args:
         folders: rooms, or folders of rooms.
-        names: classes, the first of which is label 1.
+        label: of every class that is to be found, from 1 on.
         per_room: so many views of each room, evenly spaced; all when None.
     """
 
-    def __init__(self, folders: Sequence[Path], names: Sequence[str], per_room: int | None = None) -> None:
+    def __init__(self, folders: Sequence[Path], label: Mapping[str, int], per_room: int | None = None) -> None:
         rooms = [room for folder in folders for room in _rooms(folder)]
         if not rooms:
             raise SystemExit(f"no rooms in {', '.join(str(folder) for folder in folders) or 'no folder'}; give --rooms")
-        label = {name: number for number, name in enumerate(names, 1)}
         self._views: list[tuple[Path, Path, np.ndarray]] = []
         for room in rooms:
             photos = sorted(room / frame["file_path"] for frame in read_json(room / "transforms.json")["frames"])
@@ -92,6 +107,33 @@ class Crops(Dataset[Sample]):
         picture = cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR)
         ids = cv2.warpAffine(ids.astype(np.int16), matrix, (width, height), flags=cv2.INTER_NEAREST).astype(np.int32)
         return torch.from_numpy(picture), torch.from_numpy(ids), torch.from_numpy(labels)
+
+
+def find_objects(
+    ids: np.ndarray, labels: np.ndarray
+) -> tuple[Int64[np.ndarray, "K"], Float[np.ndarray, "K 4"], Int64[np.ndarray, "K"]]:
+    """Numbers, boxes and labels of what is to be found in a view of instances (H, W) with a label each."""
+    counts = np.bincount(ids.clip(0).ravel(), minlength=len(labels))
+    numbers = np.flatnonzero((counts >= MIN_PIXELS) & (labels > 0))
+    places = ndimage.find_objects(ids)
+    corners = [[x.start, y.start, x.stop, y.stop] for y, x in (places[number - 1] for number in numbers)]
+    return numbers, np.array(corners, np.float32).reshape(-1, 4), labels[numbers]
+
+
+def collate(samples: Sequence[Sample]) -> tuple[UInt8[Tensor, "pictures height width 3"], Truth]:
+    """A batch: pictures, and what is to be found in them."""
+    views = [(ids.numpy(), *find_objects(ids.numpy(), labels.numpy())) for _, ids, labels in samples]
+    most = max(1, *(len(numbers) for _, numbers, _, _ in views))
+    boxes = np.tile(np.array([0, 0, 1, 1], np.float32), (len(views), most, 1))
+    labels = np.zeros((len(views), most), np.int64)
+    maps = np.zeros((len(views), *views[0][0].shape), np.int16)
+    for row, (ids, numbers, corners, kinds) in enumerate(views):
+        boxes[row, : len(numbers)], labels[row, : len(numbers)] = corners, kinds
+        new = np.zeros(max(int(ids.max(initial=0)), 0) + 1, np.int16)
+        new[numbers] = np.arange(1, len(numbers) + 1)
+        maps[row] = new[ids.clip(0)]
+    pictures = torch.stack([picture for picture, _, _ in samples])
+    return pictures, Truth(*(torch.from_numpy(part) for part in (maps, boxes, labels)))
 
 
 def _recolour(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:

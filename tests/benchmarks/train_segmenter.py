@@ -6,7 +6,6 @@
 
 Rooms are those of `nerf-rcnn rooms make`; the training split's furniture is in no test room. With `--make-rooms` they
 are made in OUT/rooms, otherwise `--rooms` and `--val` name them. Killed at any time, it goes on with the same command.
-What Mask R-CNN does on the host it does picture by picture, and the GPU waits: four samples make one picture.
 At the end it writes OUT/segmenter.safetensors and .json with scores on validation rooms, and prints them: average
 precision of masks (by class, and without classes), and how well flattened segments fit the true ones, without classes.
 """
@@ -18,18 +17,19 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import tyro
+from mask_rcnn_losses import MaskRCNNLosses
+from master_weights import MasterWeights
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from room_views import Crops, RoomViews, Sample
+from room_views import Crops, RoomViews, Truth, collate, find_objects
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
@@ -42,8 +42,8 @@ from rcnn.rooms.assets.classes import furniture_classes
 from rcnn.safe_files import open_atomically, read_json
 from rcnn.worker_pool import end_with_parent, preloading_context
 
-MIN_PIXELS = 12
-"""Smaller pieces of objects, at the size of training, are not learnt."""
+CLOCK_STEPS = 10
+"""Processes agree on the time once in so many steps."""
 
 
 @dataclass
@@ -63,16 +63,16 @@ class TrainSegmenter:
     """Stop after this time (pauses excluded): the learning rate falls by the clock, if that is faster than by steps."""
     batch: int = 16
     """Samples of a step, of all GPUs together."""
-    mosaic: int = 2
-    """Samples along each side of the pictures that are learnt from."""
+    classes: Literal["furniture", "object"] = "furniture"
+    """Classes of furniture, or one for all: many are unsure after a short training, and unsure masks are left out."""
     backbone: str = "resnet50"
     min_size: int = 384
     max_size: int = 640
     lr: float = 2e-4
     """AdamW's, after a twentieth of the training; it falls to zero along a cosine."""
     weight_decay: float = 0.05
-    rois: int = 256
-    """Regions of each picture that the heads learn from."""
+    rois: int = 128
+    """Regions of each sample that the heads learn from."""
     seed: int = 0
     num_workers: int = 12
     augment: bool = True
@@ -83,9 +83,8 @@ class TrainSegmenter:
     def main(self) -> None:
         """Makes, trains, scores."""
         warnings.filterwarnings("ignore")
-        together = _world_size() * self.mosaic**2
-        if self.batch % together:
-            raise SystemExit(f"--batch must be a multiple of {together}: GPUs times samples of a picture")
+        if self.batch % _world_size():
+            raise SystemExit(f"--batch must be a multiple of {_world_size()}, the number of GPUs")
         if _world_size() > 1:
             if self.make_rooms:
                 raise SystemExit("--make-rooms is for one process; make rooms first and name them with --rooms")
@@ -97,17 +96,19 @@ class TrainSegmenter:
         if self.make_rooms:
             train.append(self._make("train", self.make_rooms))
             val.append(self._make("val", max(1, self.make_rooms // 10)))
-        names = tuple(sorted(furniture_classes(), key=lambda name: furniture_classes()[name].semantic_id))
+        known = tuple(sorted(furniture_classes(), key=lambda name: furniture_classes()[name].semantic_id))
+        names = known if self.classes == "furniture" else ("object",)
+        label = {name: number if self.classes == "furniture" else 1 for number, name in enumerate(known, 1)}
         config = MaskRCNNConfig(names, self.backbone, min_size=self.min_size, max_size=self.max_size)  # type: ignore[arg-type]
         weights = self.out / "segmenter.safetensors"
         if not weights.exists():
-            notes = self._train(config, RoomViews(train, names))
+            notes = self._train(config, RoomViews(train, label))
             if _rank() == 0:
                 save_mask_rcnn(weights, notes.pop("weights"), config, {"training": notes, "metrics": {}})
         if dist.is_initialized():
             dist.destroy_process_group()  # scores are those of one process
         if val and _rank() == 0:
-            self._score(weights, RoomViews(val, names, self.val_views))
+            self._score(weights, RoomViews(val, label, self.val_views))
 
     def _make(self, split: str, count: int) -> Path:
         folder = self.out / "rooms" / split
@@ -121,27 +122,29 @@ class TrainSegmenter:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True  # all samples have one size
         model = build_mask_rcnn(config).to(device)
-        _float_boxes(model)
-        self._see_mosaics(model)
-        matrices = [weight for weight in model.parameters() if weight.ndim > 1]
-        others = [weight for weight in model.parameters() if weight.ndim <= 1]
+        checkpoint, state = self.out / "checkpoint.pt", None
+        if checkpoint.exists():
+            state = torch.load(checkpoint, map_location=device, weights_only=True)
+            model.load_state_dict(state["model"])
+        learner: torch.nn.Module = MaskRCNNLosses(model, rois=self.rois).to(device)
+        master = MasterWeights(model, torch.bfloat16 if device.type == "cuda" else torch.float32)
+        matrices = [weight for weight in master.values if weight.ndim > 1]
+        others = [weight for weight in master.values if weight.ndim <= 1]
         optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=self.lr, fused=device.type == "cuda",
         )  # fmt: skip
-        checkpoint = self.out / "checkpoint.pt"
-        step, elapsed, curve = 0, 0.0, []
-        if checkpoint.exists():
-            state = torch.load(checkpoint, map_location=device, weights_only=True)
-            model.load_state_dict(state["model"])
+        step, elapsed, curve, done = 0, 0.0, [], 0.0
+        if state is not None:
             optimizer.load_state_dict(state["optimizer"])
             step, elapsed, curve = state["step"], state["elapsed"], state["curve"]
         crops = Crops(views, self._crop(), self.seed, step * self.batch, self.steps * self.batch, self.augment)
         world, rank = _world_size(), _rank()
-        learner = DistributedDataParallel(model) if world > 1 else model
+        if world > 1:
+            learner = DistributedDataParallel(learner, broadcast_buffers=False)
         loader = DataLoader(
             crops, self.batch // world, sampler=range(rank, len(crops), world), num_workers=self.num_workers,
-            collate_fn=list, pin_memory=device.type == "cuda",
+            collate_fn=collate, pin_memory=device.type == "cuda",
             multiprocessing_context=preloading_context("room_views") if self.num_workers else None,
             worker_init_fn=end_with_parent,
         )  # fmt: skip
@@ -154,25 +157,25 @@ class TrainSegmenter:
         with Progress(*columns, console=Console(stderr=True), disable=rank > 0) as progress:
             task = progress.add_task("Training", total=self.steps, completed=step, loss="")
             batches = iter(loader)
-            for batch in batches:
+            for number, (pictures, truth) in enumerate(batches):
                 elapsed = time.monotonic() - start
-                done = max(step / self.steps, elapsed / (60 * self.minutes) if self.minutes else 0.0)
-                if world > 1:  # by one clock
-                    clock = torch.tensor(done, device=device)
-                    dist.broadcast(clock, 0)
-                    done = float(clock)
+                if number % CLOCK_STEPS == 0:
+                    done = max(step / self.steps, elapsed / (60 * self.minutes) if self.minutes else 0.0)
+                    if world > 1:  # by one clock
+                        clock = torch.tensor(done, device=device)
+                        dist.broadcast(clock, 0)
+                        done = float(clock)
                 if done >= 1:
                     break
                 for group in optimizer.param_groups:
                     group["lr"] = self.lr * min(done / 0.05 + 1e-2, 1.0) * 0.5 * (1 + math.cos(math.pi * done))
-                pictures, targets = _mosaics(batch, self.mosaic, device)
-                with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                    losses = learner(pictures, targets)
-                    loss = sum(losses.values(), torch.zeros((), device=device))
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+                sent = Truth(*(part.to(device, non_blocking=True) for part in truth))
+                losses = learner(pictures.to(device, non_blocking=True), sent)
+                torch.stack(list(losses.values())).sum().backward()
+                master.take_gradients()
+                torch.nn.utils.clip_grad_norm_(master.values, 5.0)
                 optimizer.step()
+                master.give_back()
                 step += 1
                 if step % 20 == 0 or step == 1:
                     values = {name: round(float(value), 4) for name, value in losses.items()}
@@ -183,26 +186,16 @@ class TrainSegmenter:
                 progress.update(task, completed=step)
                 if rank == 0 and time.monotonic() - saved > self.checkpoint_seconds:
                     saved = time.monotonic()
-                    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                    state = {"model": master.state_dict(), "optimizer": optimizer.state_dict()}
                     with open_atomically(checkpoint) as file:
                         torch.save({**state, "step": step, "elapsed": elapsed, "curve": curve}, file)
         del batches  # ends its processes
         return {
-            "weights": model.state_dict(), "views": len(views), "steps": step, "batch": self.batch,
-            "mosaic": self.mosaic, "lr": self.lr, "gpus": world,
+            "weights": master.state_dict(), "views": len(views), "steps": step, "batch": self.batch,
+            "lr": self.lr, "gpus": world,
             "seconds": round(time.monotonic() - start, 1), "device": _device_name(device),
             "curve": curve[::10] + curve[-1:],
         }  # fmt: skip
-
-    def _see_mosaics(self, model: Any) -> None:
-        """What is counted in each picture is counted in each sample of it, and pictures keep their size."""
-        count = self.mosaic**2
-        height, width = self._crop()
-        model.transform.min_size, model.transform.max_size = (height * self.mosaic,), width * self.mosaic
-        model.roi_heads.fg_bg_sampler.batch_size_per_image = self.rois * count
-        model.rpn.fg_bg_sampler.batch_size_per_image *= count
-        model.rpn._pre_nms_top_n = {mode: count * n for mode, n in model.rpn._pre_nms_top_n.items()}
-        model.rpn._post_nms_top_n = {mode: count * n for mode, n in model.rpn._post_nms_top_n.items()}
 
     def _crop(self) -> tuple[int, int]:
         """Height and width of what is learnt from: the network resizes them no more."""
@@ -225,19 +218,19 @@ class TrainSegmenter:
         count = 0
         with Progress(console=Console(stderr=True)) as progress:
             for place in progress.track(range(len(views)), description="Scores"):
-                picture, ids, labels = (torch.from_numpy(part) for part in views.read(place))
-                truth = _targets(ids, labels)
+                picture, ids, all_labels = views.read(place)
+                numbers, _, labels = find_objects(ids, all_labels)
+                true_masks, true_labels = torch.from_numpy(ids == numbers[:, None, None]), torch.from_numpy(labels)
                 with torch.inference_mode():
-                    found = model([picture.to(device).permute(2, 0, 1).float() / 255])[0]
+                    found = model([torch.from_numpy(picture).to(device).permute(2, 0, 1).float() / 255])[0]
                 masks = (found["masks"][:, 0] > 0.5).cpu()
                 result = {"masks": masks, "scores": found["scores"].cpu(), "labels": found["labels"].cpu()}
                 one = torch.zeros_like
-                true_masks = truth["masks"].bool()
                 if by_class is not None and agnostic is not None:
-                    by_class.update([result], [{"masks": true_masks, "labels": truth["labels"]}])
+                    by_class.update([result], [{"masks": true_masks, "labels": true_labels}])
                     agnostic.update(
                         [{**result, "labels": one(result["labels"])}],
-                        [{"masks": true_masks, "labels": one(truth["labels"])}],
+                        [{"masks": true_masks, "labels": one(true_labels)}],
                     )
                 names = [config.categories[label - 1] for label in result["labels"].tolist()]
                 table = ClassTable(frozenset(), {})
@@ -260,42 +253,6 @@ class TrainSegmenter:
         print(json.dumps({name: round(value, 4) for name, value in metrics.items()}))
 
 
-def _targets(ids: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What Mask R-CNN learns from: boxes, labels and masks of the objects in a view."""
-    from torchvision.ops import masks_to_boxes
-
-    numbers, counts = torch.unique(ids, return_counts=True)
-    numbers = numbers[(numbers > 0) & (counts >= MIN_PIXELS)]
-    numbers = numbers[labels[numbers.long()] > 0]
-    masks = ids == numbers[:, None, None]
-    boxes = masks_to_boxes(masks) if len(numbers) else torch.zeros((0, 4), device=ids.device)
-    boxes[:, 2:] += 1  # masks_to_boxes names the last pixel, not its far edge
-    return {"boxes": boxes, "labels": labels[numbers.long()], "masks": masks.to(torch.uint8)}
-
-
-def _mosaics(
-    batch: Sequence[Sample], side: int, device: torch.device
-) -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
-    """Pictures (3, side·H, side·W) in [0, 1] of side² samples each, and what is to be found in them."""
-    pictures, targets = [], []
-    for start in range(0, len(batch), side**2):
-        samples = batch[start : start + side**2]
-        sent = [
-            (picture.to(device, non_blocking=True), ids.to(device, non_blocking=True)) for picture, ids, _ in samples
-        ]
-        before = np.cumsum([0] + [len(labels) - 1 for _, _, labels in samples])  # ids of the samples before
-        ids = [torch.where(ids > 0, ids + int(first), 0) for (_, ids), first in zip(sent, before[:-1], strict=True)]
-        labels = torch.cat([torch.zeros(1, dtype=torch.int64), *(labels[1:] for _, _, labels in samples)]).to(device)
-        pictures.append(_tiled([picture for picture, _ in sent], side).permute(2, 0, 1).float() / 255)
-        targets.append(_targets(_tiled(ids, side), labels))
-    return pictures, targets
-
-
-def _tiled(parts: Sequence[torch.Tensor], side: int) -> torch.Tensor:
-    """Row by row."""
-    return torch.cat([torch.cat(list(parts[row : row + side]), 1) for row in range(0, side**2, side)], 0)
-
-
 def _world_size() -> int:
     """Processes of `torchrun`, each with a GPU."""
     return int(os.environ.get("WORLD_SIZE", "1"))
@@ -303,25 +260,6 @@ def _world_size() -> int:
 
 def _rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
-
-
-def _float_boxes(model: torch.nn.Module) -> None:
-    """Feature maps, logits and box offsets in fp32, so that only layers compute in bf16.
-
-    torchvision makes anchors of the features' type and decodes boxes in that of the offsets: from 256 on, bf16 knows
-    every second pixel only.
-    """
-
-    def to_float(_: torch.nn.Module, __: Any, output: Any) -> Any:
-        if isinstance(output, torch.Tensor):
-            return output.float()
-        if isinstance(output, dict):
-            return type(output)((name, part.float()) for name, part in output.items())
-        return type(output)(to_float(_, __, part) for part in output)
-
-    heads = (model.roi_heads.box_predictor, model.roi_heads.mask_predictor)  # type: ignore[union-attr]
-    for part in (model.backbone, model.rpn.head, *heads):  # type: ignore[union-attr]
-        part.register_forward_hook(to_float)  # type: ignore[union-attr]
 
 
 def _best_iou(mask: np.ndarray, segments: np.ndarray) -> float:
