@@ -73,7 +73,7 @@ def build_mask_rcnn(config: MaskRCNNConfig) -> MaskRCNN:
         heads["box_head"] = FastRCNNConvFCHead((backbone.out_channels, 7, 7), [256] * 2, [1024], norm_layer=group_norm)
         heads["mask_head"] = MaskRCNNHeads(backbone.out_channels, [256] * 4, 1, norm_layer=group_norm)
     anchors = AnchorGenerator(tuple((config.smallest_anchor * 2**level,) for level in range(5)), ((0.5, 1.0, 2.0),) * 5)
-    return MaskRCNN(
+    model: Any = MaskRCNN(
         backbone,
         num_classes=len(config.categories) + 1,
         min_size=config.min_size,
@@ -84,6 +84,12 @@ def build_mask_rcnn(config: MaskRCNNConfig) -> MaskRCNN:
         box_detections_per_img=config.detections,
         **heads,
     )
+    # Near zero, as in detectron2: torchvision's own mask logits start the larger the fewer classes there are.
+    box, mask = model.roi_heads.box_predictor, model.roi_heads.mask_predictor
+    for layer, deviation in ((box.cls_score, 0.01), (box.bbox_pred, 0.001), (mask.mask_fcn_logits, 0.001)):
+        nn.init.normal_(layer.weight, std=deviation)
+        nn.init.zeros_(layer.bias)
+    return model
 
 
 def save_mask_rcnn(path: Path, weights: dict[str, Tensor], config: MaskRCNNConfig, notes: dict[str, Any]) -> None:
