@@ -26,9 +26,9 @@ class SplatPipelineConfig(RunPipelineConfig):
     teacher: Path | None = None
     """config.yml of a NeRF of the same scene: its surfaces are where Gaussians start, and if it is an instance-nerfacto
     run, its masks of every training view are what their instances learn."""
-    teacher_views: int = 60
-    """Views between the photos, rendered by the teacher, that splats learn from like photos: fewer floaters where few
-    photos look."""
+    teacher_views: int = 0
+    """Views between the photos, rendered by the teacher, that splats learn from like photos, 60 say: meant against
+    floaters where few photos look, by a teacher whose pictures are better than those of the splats."""
 
 
 class SplatPipeline(RunPipeline):

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/splats.py ROOM [ROOM ...] [--no-plain] [--output results.json] [--pictures FOLDER]
 
-Gaussians start on the surfaces of the NeRF, for both kinds of splats; `instance-splatfacto` also learns from views of
-the NeRF between the photos. The first room also waits for gsplat to compile its kernels, which is told apart. Needs a
-CUDA GPU.
+Gaussians start on the surfaces of the NeRF, for both kinds of splats; with `--teacher-views N` `instance-splatfacto`
+also learns from views of the NeRF between the photos. The first room also waits for gsplat to compile its kernels,
+which is told apart. Needs a CUDA GPU.
 """
 
 import gc
