@@ -16,7 +16,6 @@ from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from PIL import Image
 from rich.progress import track
-from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
 from instance_nerfstudio.edits.instance_edits import InstanceEdits
@@ -116,6 +115,8 @@ def poses_between(
 
     There are fewer where most cameras have no such neighbour.
     """
+    from scipy.spatial.transform import Rotation, Slerp  # not with nerfstudio's list of methods
+
     random = np.random.default_rng(seed)
     poses = camera_to_worlds.double().cpu().numpy()
     forward, positions = -poses[:, :, 2], poses[:, :, 3]
