@@ -12,6 +12,8 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 
+from rcnn.worker_pool import core_count
+
 _FEWEST_CORES = 4
 """With fewer it would only be in the way."""
 
@@ -22,7 +24,7 @@ def start_compiling() -> BaseProcess | None:
     Returns:
         The process, which ends with this one; None without an NVIDIA driver, or with few cores.
     """
-    if shutil.which("nvidia-smi") is None or (os.cpu_count() or 1) < _FEWEST_CORES:
+    if shutil.which("nvidia-smi") is None or core_count() < _FEWEST_CORES:
         return None
     process = get_context("spawn").Process(target=_compile, name="compile", daemon=True)
     process.start()

@@ -200,3 +200,11 @@ class InstanceModel(Model):
         images["instances"] = torch.cat([edits.colour(truth), outputs["instances"], error], dim=1)
         images["instance_confidence"] = colormaps.apply_colormap(outputs["instance_confidence"])
         return metrics, images
+
+
+def render_unedited(model: Model, camera: Cameras) -> dict[str, Tensor]:
+    """What a model, with instances or without, sees from a camera of shape (1,): all instances as they were found."""
+    camera = camera.to(model.device)
+    if isinstance(model, InstanceModel):
+        return model.render(camera, edits=NO_EDITS)
+    return model.get_outputs_for_camera(camera)

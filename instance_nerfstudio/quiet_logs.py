@@ -4,6 +4,7 @@ from typing import Any
 
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.utils import writer
+from nerfstudio.utils.misc import step_check
 from nerfstudio.utils.writer import EventName, TensorboardWriter
 from torch import Tensor
 
@@ -26,7 +27,7 @@ class QuietOptimizers(Optimizers):
     def scheduler_step_all(self, step: int) -> None:
         for name, scheduler in self.schedulers.items():
             scheduler.step()
-            if step % self.steps_per_log == 0:
+            if step_check(step, self.steps_per_log, run_at_zero=True):
                 rate = float(self.optimizers[name].param_groups[0]["lr"])
                 writer.put_scalar(name=f"learning_rate/{name}", scalar=rate, step=step)
 
@@ -38,7 +39,7 @@ class QuietTensorboardWriter(TensorboardWriter):
         self.tb_writer, self.steps_per_log = loud.tb_writer, steps_per_log
 
     def write_scalar(self, name: str, scalar: float | Tensor, step: int) -> None:
-        if name not in _TIMES or step % self.steps_per_log == 0:
+        if name not in _TIMES or step_check(step, self.steps_per_log, run_at_zero=True):
             super().write_scalar(name, scalar, step)
 
 

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from nerfstudio.utils import writer
-from nerfstudio.utils.misc import step_check
 from torch import Tensor
 
 from instance_nerfstudio.cuda_graph import RecordedStep, make_recordable
@@ -77,12 +75,7 @@ class RecordedTraining:
         if updated:
             sampler._steps_since_update = 0
 
-        optimizers = self.trainer.optimizers
-        for name, scheduler in optimizers.schedulers.items():
-            scheduler.step()
-            if step_check(step, self.trainer.config.logging.steps_per_log, run_at_zero=True):
-                rate = float(optimizers.optimizers[name].param_groups[0]["lr"])
-                writer.put_scalar(name=f"learning_rate/{name}", scalar=rate, step=step)  # type: ignore[arg-type]
+        self.trainer.optimizers.scheduler_step_all(step)
         losses, metrics, values = self._results[variant]
         values = values.unbind()
         named = dict(zip(losses, values[1:], strict=False)), dict(zip(metrics, values[1 + len(losses) :], strict=True))

@@ -185,3 +185,11 @@ def scene_to_world(
     transform = dataparser_transform.double().cpu()
     unscaled = points.double().cpu() / dataparser_scale - transform[:, 3]
     return torch.linalg.solve(transform[:, :3], unscaled.T).T
+
+
+def world_to_scene(
+    points: Float[Tensor, "points 3"], dataparser_transform: Float[Tensor, "3 4"], dataparser_scale: float
+) -> Float[Tensor, "points 3"]:
+    """nerfstudio's scene = scale · (R · world + t); float64."""
+    transform = dataparser_transform.double().cpu()
+    return dataparser_scale * (points.double().cpu() @ transform[:, :3].T + transform[:, 3])

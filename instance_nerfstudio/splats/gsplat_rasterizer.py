@@ -32,8 +32,8 @@ def rasterization(
 ) -> tuple[Float[Tensor, "1 H W C"], Float[Tensor, "1 H W 1"], dict[str, Any]]:
     """`gsplat.rasterization` of one camera, unpacked: pictures, accumulation and intermediate results.
 
-    See `instance_nerfstudio.splats.rasterize.rasterize` for the arguments; D is 31 at most. Where `depth`, the expected
-    depth is the last channel.
+    See `instance_nerfstudio.splats.rasterize.rasterize` for the arguments; D is 31 at most. Where `depth`, blended
+    depths are the last channel.
 
     Raises:
         ValueError: the Gaussians are on no CUDA device.
@@ -69,9 +69,6 @@ def rasterization(
     picture, accumulation = rasterize_to_pixels(
         means2d, conics, values, opacities, width, height, _TILE, isect_offsets, flatten_ids, absgrad=absgrad
     )
-    if depth:
-        expected = picture[..., -1:] / accumulation.clamp(min=1e-10)
-        picture = torch.cat((picture[..., :-1], expected), dim=-1)
     info = {
         "gaussian_ids": None,  # as gsplat has it where nothing is packed
         "radii": radii,

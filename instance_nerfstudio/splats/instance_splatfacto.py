@@ -10,6 +10,7 @@ from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.model_components.lib_bilagrid import total_variation_loss
 from nerfstudio.models.splatfacto import RGB2SH, SplatfactoModel, SplatfactoModelConfig
+from nerfstudio.utils.misc import step_check
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -265,7 +266,7 @@ class InstanceSplatfactoModel(InstanceModel, SplatfactoModel):
         return outputs | {"depth": outputs["depth"] / ray_lengths(camera).to(outputs["depth"])}
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
-        if self.training and self.step % self._steps_per_log:
+        if self.training and not step_check(self.step, self._steps_per_log, run_at_zero=True):
             return {}  # nobody would see them
         metrics = super().get_metrics_dict(outputs, batch)
         if "instance_features" in outputs:

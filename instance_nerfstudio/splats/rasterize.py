@@ -103,5 +103,6 @@ def rasterize(
     )  # fmt: skip
     picture = pictures[0]
     if depth:
-        return Picture(picture[..., :-1], picture[..., -1:], accumulation[0], info, rasterizer)
+        expected = picture[..., -1:] / accumulation[0].clamp(min=1e-10)
+        return Picture(picture[..., :-1], expected, accumulation[0], info, rasterizer)
     return Picture(picture, None, accumulation[0], info, rasterizer)

@@ -37,7 +37,7 @@ def rasterization(
 ) -> tuple[Float[Tensor, "1 H W C"], Float[Tensor, "1 H W 1"], dict[str, Any]]:
     """`gsplat.rasterization` of one camera, unpacked: pictures, accumulation and intermediate results.
 
-    See `instance_nerfstudio.splats.rasterize.rasterize` for the arguments. Where `depth`, the expected depth is the
+    See `instance_nerfstudio.splats.rasterize.rasterize` for the arguments. Where `depth`, blended depths are the
     last channel.
     """
     radii, means2d, depths, conics, opacities = _project(
@@ -61,9 +61,6 @@ def rasterization(
         "n_cameras": 1,
         "coverage": coverage,
     }
-    if depth:
-        expected = picture[..., -1:] / accumulation.clamp(min=1e-10)
-        picture = torch.cat((picture[..., :-1], expected), dim=-1)
     return picture, accumulation, info
 
 

@@ -10,11 +10,10 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from rich.progress import track
 from torch import Tensor
 
-from instance_nerfstudio.edits.instance_edits import InstanceEdits
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.export.instance_statistics import SURFACE_ACCUMULATION
-from instance_nerfstudio.export.views import corrected_cameras, scene_to_world, shrink_cameras
-from instance_nerfstudio.instance_model import InstanceModel
+from instance_nerfstudio.export.views import corrected_cameras, scene_to_world, shrink_cameras, world_to_scene
+from instance_nerfstudio.instance_model import render_unedited
 
 # Pixels of the longer side of the views whose surfaces are taken.
 _LONGEST_SIDE = 320
@@ -46,8 +45,7 @@ def use_start_points(outputs: DataparserOutputs, path: Path) -> None:
     if len(colours) != len(points):
         colours = np.full((len(points), 3), 128, np.uint8)
     world = torch.from_numpy(points[finite])
-    transform = outputs.dataparser_transform.double()
-    scene = outputs.dataparser_scale * (world @ transform[:, :3].T + transform[:, 3])
+    scene = world_to_scene(world, outputs.dataparser_transform, outputs.dataparser_scale)
     outputs.metadata["points3D_xyz"] = scene.float()
     outputs.metadata["points3D_rgb"] = torch.from_numpy(colours[finite, :3].astype(np.uint8))
 
@@ -68,10 +66,7 @@ def surface_points(pipeline: Any, most: int) -> tuple[Float[Tensor, "points 3"],
     points, colours = [], []
     for view in track(range(len(cameras)), "Looking for surfaces", transient=True):
         camera = cameras[view : view + 1]
-        if isinstance(model, InstanceModel):
-            outputs = model.render(camera, edits=InstanceEdits())
-        else:
-            outputs = model.get_outputs_for_camera(camera)
+        outputs = render_unedited(model, camera)
         solid = (outputs["accumulation"] > SURFACE_ACCUMULATION) & outputs["depth"].isfinite()
         places = solid.flatten().nonzero()[:, 0]
         places = places[torch.randperm(len(places), device=places.device)[:share]]

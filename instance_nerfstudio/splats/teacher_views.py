@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from instance_nerfstudio.edits.instance_edits import InstanceEdits
-from instance_nerfstudio.export.views import corrected_cameras, scene_to_world, shrink_cameras
-from instance_nerfstudio.instance_model import InstanceModel
+from instance_nerfstudio.export.views import corrected_cameras, scene_to_world, shrink_cameras, world_to_scene
+from instance_nerfstudio.instance_model import InstanceModel, render_unedited
 from instance_nerfstudio.masks.instance_masks import UNLABELLED, read_instance_mask, write_instance_mask
 from instance_nerfstudio.masks.instances_json import MASKS_FOLDER
 from instance_nerfstudio.splats.lens import has_lens, pinhole_view
@@ -54,6 +54,7 @@ def render_teacher_views(pipeline: Any, folder: Path, count: int, with_masks: bo
     with_masks = with_masks and isinstance(model, InstanceModel) and model.options.use_instances
     before_photos = torch.tensor([_nearest(model, photos[i : i + 1]) for i in range(len(photos))])
     room = 0.5 * float(before_photos.quantile(0.1))
+    (folder / "images").mkdir()
     frames = []
     candidates = poses_between(photos.camera_to_worlds, 3 * count, seed)
     for photo, pose in track(candidates, "Looking from in between", transient=True):
@@ -64,9 +65,8 @@ def render_teacher_views(pipeline: Any, folder: Path, count: int, with_masks: bo
         if _nearest(model, camera) < room:
             continue
         name = f"{len(frames):04d}.png"
-        outputs = _render(model, camera)
+        outputs = render_unedited(model, camera)
         picture = (outputs["rgb"].clamp(0, 1) * 255).round().byte().cpu().numpy()
-        (folder / "images").mkdir(exist_ok=True)
         Image.fromarray(picture).save(folder / "images" / name)
         if with_masks:
             ids, sure = (outputs[key][..., 0].cpu().numpy() for key in ("instance_ids", "instance_confidence"))
@@ -74,6 +74,8 @@ def render_teacher_views(pipeline: Any, folder: Path, count: int, with_masks: bo
         frames.append({"file_path": f"images/{name}", **_frame(camera, parsed)})
         if len(frames) == count:
             break
+    if len(frames) < count:
+        CONSOLE.print(f"The field has room for {len(frames)} of {count} views between its photos.")
     write_atomically(folder / _CAMERAS_FILE, json.dumps({"frames": frames}).encode())
 
 
@@ -87,7 +89,7 @@ def read_teacher_views(folder: Path, parsed: DataparserOutputs) -> list[tuple[Ca
         parsed: has the scene frame.
     """
     views = []
-    transform, scale = parsed.dataparser_transform.double(), parsed.dataparser_scale
+    turn = parsed.dataparser_transform[:, :3].double()
     for frame in json.loads((folder / _CAMERAS_FILE).read_text())["frames"]:
         image = torch.from_numpy(np.array(Image.open(folder / frame["file_path"]).convert("RGB")))
         labels = np.full(image.shape[:2], UNLABELLED, np.int32)
@@ -95,10 +97,9 @@ def read_teacher_views(folder: Path, parsed: DataparserOutputs) -> list[tuple[Ca
         if mask.is_file():
             labels = read_instance_mask(mask)
         world = torch.tensor(frame["transform_matrix"], dtype=torch.float64)[:3]
-        rotation = transform[:, :3] @ world[:, :3]
-        position = scale * (transform[:, :3] @ world[:, 3:] + transform[:, 3:])
+        position = world_to_scene(world[None, :, 3], parsed.dataparser_transform, parsed.dataparser_scale)[0]
         camera = Cameras(
-            torch.cat([rotation, position], dim=-1).float()[None],
+            torch.cat([turn @ world[:, :3], position[:, None]], dim=-1).float()[None],
             *(torch.tensor([[float(frame[key])]]) for key in ("fl_x", "fl_y", "cx", "cy")),
             width=torch.tensor([[frame["w"]]]),
             height=torch.tensor([[frame["h"]]]),
@@ -138,18 +139,11 @@ def poses_between(
     return between
 
 
-def _render(model: Any, camera: Cameras) -> dict[str, Tensor]:
-    camera = camera.to(model.device)
-    if isinstance(model, InstanceModel):
-        return model.render(camera, edits=InstanceEdits())
-    return model.get_outputs_for_camera(camera)
-
-
 def _nearest(model: Any, camera: Cameras) -> float:
     """Distance, in scene units, beyond which nearly all is that the camera sees."""
     small = camera.to("cpu")[0:1]
     shrink_cameras(small, _GLANCE)
-    return float(_render(model, small)["depth"].float().flatten().quantile(_NEAREST))
+    return float(render_unedited(model, small)["depth"].float().flatten().quantile(_NEAREST))
 
 
 def _frame(camera: Cameras, parsed: DataparserOutputs) -> dict[str, Any]:

@@ -86,9 +86,9 @@ def test_kernels_compile_in_a_process_where_there_is_a_gpu(monkeypatch) -> None:
     monkeypatch.setattr(compile_process.shutil, "which", lambda _: None)
     assert compile_process.start_compiling() is None
     monkeypatch.setattr(compile_process.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(compile_process.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(compile_process, "core_count", lambda: 2)
     assert compile_process.start_compiling() is None
-    monkeypatch.setattr(compile_process.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(compile_process, "core_count", lambda: 8)
     process = compile_process.start_compiling()
     assert process is not None
     assert process.daemon

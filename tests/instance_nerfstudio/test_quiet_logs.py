@@ -56,6 +56,17 @@ def test_learning_rates_fall_in_every_step_and_are_logged_in_some(monkeypatch: p
     assert logged == [("learning_rate/field", step, pytest.approx(rates[step])) for step in (0, 5, 10)]
 
 
+def test_without_logs_nothing_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[str] = []
+    monkeypatch.setattr(writer, "put_scalar", lambda name, **_: logged.append(name))
+    scheduler = ExponentialDecaySchedulerConfig(lr_final=1e-4, max_steps=20)
+    config = {"field": {"optimizer": AdamOptimizerConfig(lr=1e-2), "scheduler": scheduler}}
+    optimizers = QuietOptimizers(config, {"field": [torch.nn.Parameter(torch.zeros(2))]}, steps_per_log=0)
+    optimizers.optimizers["field"].step()
+    optimizers.scheduler_step_all(0)
+    assert logged == []
+
+
 def test_fused_adam_is_adam() -> None:
     after = []
     for config in (AdamOptimizerConfig(lr=0.1, eps=1e-15), FusedAdamConfig(lr=0.1, eps=1e-15)):

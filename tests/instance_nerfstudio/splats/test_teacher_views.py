@@ -12,6 +12,7 @@ from ball_scene import shrunken_config, train
 from PIL import Image
 from splat_scene import small_splats
 
+from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.splats.pinhole import VIEW
 from instance_nerfstudio.splats.teacher import learn_from
 from instance_nerfstudio.splats.teacher_views import poses_between, read_teacher_views, render_teacher_views
@@ -101,6 +102,14 @@ def test_splats_learn_from_views_in_their_turn(
     for camera, batch in served:
         assert ("cam_idx" in camera.metadata) == (camera.metadata[VIEW] < photos)
         assert batch["image"].shape[:2] == batch["instances"].shape[:2] == (int(camera.height), int(camera.width))
+
+
+@pytest.mark.parametrize("count", [60, -1])
+def test_views_of_no_teacher_are_refused(shared_scene: Path, tmp_path: Path, count: int) -> None:
+    config = small_splats(shared_scene, tmp_path / "out")
+    config.pipeline.teacher_views = count
+    with pytest.raises(InputError, match=rf"teacher-views {count}: takes 0 or more, of --pipeline.teacher"):
+        train(config)
 
 
 def test_a_teacher_without_instances_shows_none(closed_network: None, shared_scene: Path, tmp_path: Path) -> None:
