@@ -40,8 +40,12 @@ class SplatPipeline(RunPipeline):
     def __init__(self, config: SplatPipelineConfig, device: str, test_mode: Any = "val", *args: Any, **kwargs: Any):
         if config.model.rasterizer == "gsplat":
             require_gsplat()  # before minutes of reading
-        if config.teacher_views < 0 or (config.teacher_views and config.teacher is None):
-            raise InputError(f"--pipeline.teacher-views {config.teacher_views}: takes 0 or more, of --pipeline.teacher")
+        if config.teacher_views < 0:
+            raise InputError(f"--pipeline.teacher-views {config.teacher_views}: must be 0 or more")
+        if config.teacher_views and config.teacher is None:
+            raise InputError(
+                "--pipeline.teacher-views: there is no teacher; give its config.yml with --pipeline.teacher"
+            )
         if config.teacher is not None and test_mode == "val":
             if config.run_folder is None:
                 raise InputError("--pipeline.teacher: is for ns-train")
