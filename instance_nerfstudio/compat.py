@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+
+from instance_nerfstudio.image_metrics import UnavailableLPIPS, lpips_weights
 
 
 def allow_numpy_scalars_in_checkpoints() -> None:
@@ -23,28 +23,16 @@ def allow_numpy_scalars_in_checkpoints() -> None:
     torch.serialization.add_safe_globals([*names, np.dtype, type(np.dtype(np.float64))])
 
 
-class UnavailableLPIPS(nn.Module):
-    """Stands in for LPIPS where its AlexNet weights are not: answers NaN, has no parameters."""
-
-    def __init__(self, **_: Any) -> None:
-        super().__init__()
-
-    def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        return torch.full((), torch.nan)
-
-
 @contextmanager
 def lpips_without_download() -> Iterator[None]:
     """While open, LPIPS is built with the AlexNet weights in torch's cache, or as `UnavailableLPIPS` without them.
 
-    nerfacto builds LPIPS with every model and torchmetrics downloads AlexNet for it: 233 MB, or an error on a closed
-    network, for one number of the evaluation.
+    For models of others; `light_image_metrics` is for ours.
     """
     import torchmetrics.image.lpip as lpip
 
-    weights = Path(torch.hub.get_dir(), "checkpoints", "alexnet-owt-7be5be79.pth")
     original = lpip.LearnedPerceptualImagePatchSimilarity
-    if not weights.is_file():
+    if not lpips_weights().is_file():
         setattr(lpip, original.__name__, UnavailableLPIPS)
     try:
         yield

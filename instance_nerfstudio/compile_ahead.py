@@ -1,26 +1,23 @@
-"""Compiles the Triton kernels of a run in threads, all at once, before it launches the first of them.
+"""Compiles the Triton kernels of a run before it launches the first of them.
 
-Triton compiles a kernel when it is first launched, one after the other: tens of seconds on a machine whose cache is
-empty. But it needs the interpreter for little of that, and shapes and types are known as soon as the model's options
-are: the model is rehearsed on tensors without memory, and what it would launch is compiled while photos are read.
+Triton compiles a kernel when it is first launched: tens of seconds on a machine whose cache is empty. But shapes and
+types are known as soon as the model's options are: the model is rehearsed on tensors without memory, and what it would
+launch is compiled while photos are read.
 """
 
-from collections.abc import Iterable
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import replace
-from queue import Empty, SimpleQueue
-from threading import Thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 import torch
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import SceneBox
 
+from instance_nerfstudio.compile_threads import compile_in_threads
 from instance_nerfstudio.hash_grids.implementation import choose_implementation
 from instance_nerfstudio.hushed_console import hushed_console
-from instance_nerfstudio.kernel_launch import Launch, awaited, noted_launches
-from rcnn.worker_pool import core_count
+from instance_nerfstudio.kernel_launch import Launch, noted_launches
+from instance_nerfstudio.known_kernels import known_launches
 
 if TYPE_CHECKING:
     from instance_nerfstudio.instance_nerfacto import InstanceNerfactoModel, InstanceNerfactoModelConfig
@@ -48,9 +45,20 @@ def compile_ahead(config: "InstanceNerfactoModelConfig", device: torch.device) -
         return []
     _done.add(key)
     try:
-        return compile_in_threads(rehearsed_launches(config, device), device)
+        launches = known_launches() if _is_known(config, device) else rehearsed_launches(config, device)
+        return compile_in_threads(launches, device)
     except Exception:  # whatever a model of unforeseen options can raise: if it matters, training will say so
         return []
+
+
+def _is_known(config: "InstanceNerfactoModelConfig", device: torch.device) -> bool:
+    from instance_nerfstudio.model_options import instance_nerfacto_model
+
+    default = instance_nerfacto_model()
+    if replace(config, instance_start_step=default.instance_start_step) != default:
+        return False
+    with hushed_console():
+        return choose_implementation(config.implementation, device) == "triton"
 
 
 def rehearsed_launches(config: "InstanceNerfactoModelConfig", device: torch.device) -> list[Launch]:
@@ -61,46 +69,6 @@ def rehearsed_launches(config: "InstanceNerfactoModelConfig", device: torch.devi
         with torch.device("meta"), noted_launches() as launches:
             _practise(_throwaway_model(replace(config, implementation="triton"), device))
     return launches
-
-
-def compile_in_threads(launches: Iterable[Launch], device: torch.device) -> "list[Future[None]]":
-    """Compiles and loads a kernel for each variant among `launches`, in their order; returns at once."""
-    work: SimpleQueue[tuple[Launch, Future[None]]] = SimpleQueue()
-    futures = []
-    for variant, launch in {launch.variant: launch for launch in launches}.items():
-        future: Future[None] = Future()
-        awaited(variant, future)
-        work.put((launch, future))
-        futures.append(future)
-    # No `ThreadPoolExecutor`: a process that ends, of bad input say, would wait until all is compiled.
-    try:
-        for _ in range(min(core_count(), work.qsize())):
-            Thread(target=_compile_all, args=(work, device), name="compile").start()
-    except RuntimeError:  # no more threads: what waits is left to the first launch
-        with suppress(Empty):
-            while True:
-                work.get_nowait()[1].cancel()
-    return futures
-
-
-def _compile_all(work: "SimpleQueue[tuple[Launch, Future[None]]]", device: torch.device) -> None:
-    with suppress(Empty):
-        while True:
-            launch, future = work.get_nowait()
-            try:
-                _compile(launch, device)
-            except BaseException as error:  # of whatever kind: the launch will raise it again
-                future.set_exception(error)
-            else:
-                future.set_result(None)
-
-
-def _compile(launch: Launch, device: torch.device) -> None:
-    if not main_thread().is_alive():  # the process ends, and waits for this thread
-        return
-    with torch.cuda.device(device):
-        kernel = launch.kernel.warmup(*launch.arguments, grid=(1,), **launch.constants)
-        kernel[(1, 1, 1)]  # builds and loads what launches it
 
 
 def _throwaway_model(config: "InstanceNerfactoModelConfig", device: torch.device) -> "InstanceNerfactoModel":

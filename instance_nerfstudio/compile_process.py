@@ -1,7 +1,7 @@
 """The kernels of `instance-nerf demo`, compiled in a process of its own while everything else loads.
 
 Python runs one thread at a time: beside threads that compile, nerfstudio takes twice as long to load. Here nothing
-heavy is imported before that process has started.
+heavy is imported before that process has started, and the process loads torch and Triton only.
 """
 
 import os
@@ -9,6 +9,7 @@ import shutil
 import signal
 import warnings
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from importlib.util import find_spec
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 
@@ -22,9 +23,10 @@ def start_compiling() -> BaseProcess | None:
     """Starts to compile what training `instance-nerfacto` launches, into Triton's cache on disk.
 
     Returns:
-        The process, which ends with this one; None without an NVIDIA driver, or with few cores.
+        The process, which ends with this one; None without an NVIDIA driver, with few cores, or where tiny-cuda-nn
+        may do the work.
     """
-    if shutil.which("nvidia-smi") is None or core_count() < _FEWEST_CORES:
+    if shutil.which("nvidia-smi") is None or core_count() < _FEWEST_CORES or find_spec("tinycudann") is not None:
         return None
     process = get_context("spawn").Process(target=_compile, name="compile", daemon=True)
     process.start()
@@ -39,8 +41,8 @@ def _compile() -> None:
         import torch
 
         if torch.cuda.is_available():
-            from instance_nerfstudio.compile_ahead import compile_ahead
-            from instance_nerfstudio.model_options import instance_nerfacto_model
+            from instance_nerfstudio.compile_threads import compile_in_threads
+            from instance_nerfstudio.known_kernels import known_launches
 
-            for kernel in compile_ahead(instance_nerfacto_model(), torch.device("cuda")):
+            for kernel in compile_in_threads(known_launches(), torch.device("cuda", torch.cuda.current_device())):
                 kernel.exception()

@@ -68,9 +68,9 @@ def demo_preset() -> DemoPreset:
     if torch.cuda.is_available():
         return DemoPreset(
             cast("InstanceTrainerConfig", method_config.instance_nerfacto.config),
-            iterations=2400,
+            iterations=2000,
             rays_per_batch=4096,
-            instance_start_step=450,
+            instance_start_step=375,
             export_cameras="all",
         )
     return DemoPreset(

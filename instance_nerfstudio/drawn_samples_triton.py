@@ -2,13 +2,17 @@
 # Triton reads the kernels itself; their types are not Python's.
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportIndexIssue=false, reportCallIssue=false
 
+from typing import TYPE_CHECKING
+
 import triton
 import triton.language as tl
 from jaxtyping import Float
-from nerfstudio.cameras.rays import RaySamples
 from torch import Tensor
 
 from instance_nerfstudio.kernel_launch import launch
+
+if TYPE_CHECKING:  # takes seconds to load
+    from nerfstudio.cameras.rays import RaySamples
 
 _RAYS = 8  # per program
 
@@ -63,7 +67,7 @@ def _draw(
 def draw_samples(
     weights: Float[Tensor, "rays all"],
     jitter: Float[Tensor, "rays draws"],
-    ray_samples: RaySamples,
+    ray_samples: "RaySamples",
     geometry: Float[Tensor, "rays all features"],
 ) -> tuple[Float[Tensor, "rays draws 3"], Float[Tensor, "rays draws features"], Float[Tensor, " rays"]]:
     """Samples at jittered quantiles of each ray's weights, as `weight_quantiles` finds them, without gradients.

@@ -17,11 +17,11 @@ from nerfstudio.models.base_model import Model
 from nerfstudio.utils import colormaps
 from torch import Tensor
 
-from instance_nerfstudio.compat import UnavailableLPIPS
 from instance_nerfstudio.edits.edits_file import EditsStore, RunIdentity
 from instance_nerfstudio.edits.instance_edits import ClassEdits, InstanceEdits
 from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.evaluation.metrics import view_metrics
+from instance_nerfstudio.image_metrics import UnavailableLPIPS
 from instance_nerfstudio.instance_classifier import InstanceClassifier
 from instance_nerfstudio.viewer.instance_panel import InstancePanel
 from rcnn.instance_palette import overlay

@@ -20,7 +20,6 @@ from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
 from torch import Tensor
 from torch.nn import Parameter
 
-from instance_nerfstudio.compat import lpips_without_download
 from instance_nerfstudio.edits.hidden_matter import hits_nothing
 from instance_nerfstudio.edits.instance_edits import InstanceEdits
 from instance_nerfstudio.errors import InputError
@@ -34,6 +33,7 @@ from instance_nerfstudio.hash_grids.implementation import (
     choose_implementation,
     in_nerfstudios_terms,
 )
+from instance_nerfstudio.image_metrics import light_image_metrics
 from instance_nerfstudio.instance_head import InstanceHead, InstanceHeadConfig
 from instance_nerfstudio.instance_model import InstanceModel, InstanceOptions
 from instance_nerfstudio.instance_objective import instance_losses
@@ -88,7 +88,7 @@ class InstanceNerfactoModel(InstanceModel, NerfactoModel):
     def populate_modules(self) -> None:
         device = self.kwargs.get("device", "cpu")
         self.implementation: Implementation = choose_implementation(self.config.implementation, device)
-        with lpips_without_download(), in_nerfstudios_terms(self.config, self.implementation):
+        with light_image_metrics(), in_nerfstudios_terms(self.config, self.implementation):
             super().populate_modules()
         metadata = self.kwargs["metadata"]
         self.instance_head = self.config.instance_head.setup(
@@ -212,9 +212,8 @@ class InstanceNerfactoModel(InstanceModel, NerfactoModel):
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
         metrics: dict[str, Tensor] = {}
         if "rgb" in outputs:
-            # The formula, not torchmetrics' module: its bookkeeping costs more than a millisecond per iteration.
             truth = self.renderer_rgb.blend_background(batch["image"].to(self.device))
-            metrics["psnr"] = -10 * torch.log10((outputs["rgb"].detach() - truth).square().mean())
+            metrics["psnr"] = self.psnr(outputs["rgb"].detach(), truth)
         if "weights_list" in outputs and not self.frozen:
             # Quadratic in the samples; nerfacto wants it even where it counts for nothing.
             metrics["distortion"] = (

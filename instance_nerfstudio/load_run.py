@@ -1,6 +1,7 @@
 """Opens a trained run, wherever its folder and its photos are now."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from nerfstudio.engine.trainer import TrainerConfig
 
 from instance_nerfstudio.compat import lpips_without_download
 from instance_nerfstudio.frozen_field.radiance_checkpoint import find_checkpoint
+from instance_nerfstudio.run_pipeline import RunPipelineConfig
 
 
 def load_run(
@@ -35,7 +37,9 @@ def load_run(
             config.output_dir = run.parents[2]
             config.experiment_name, config.method_name = run.parents[1].name, run.parent.name
         update(config)
+        if not isinstance(config.pipeline, RunPipelineConfig):
+            stack.enter_context(lpips_without_download())
         return config
 
-    with lpips_without_download():  # plain nerfacto asks for it
+    with ExitStack() as stack:
         return eval_setup(load_config, eval_num_rays_per_chunk, test_mode="inference", update_config_callback=here)[1]

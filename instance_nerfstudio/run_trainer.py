@@ -12,6 +12,8 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from instance_nerfstudio.beside import beside
+from instance_nerfstudio.image_metrics import load_torchmetrics
 from instance_nerfstudio.quiet_logs import QuietOptimizers, quiet_event_writers
 from instance_nerfstudio.run_pipeline import RunPipeline, RunPipelineConfig
 
@@ -65,6 +67,10 @@ class RunTrainer(Trainer):
         self._say_if_instances_come_late()
         self.step = max(self._start_step - 1, 0)  # what the last save is named after when nothing is left to do
         self.config.max_num_iterations = max(total - self._start_step, 0)
+        if any(
+            (self.config.steps_per_eval_batch, self.config.steps_per_eval_image, self.config.steps_per_eval_all_images)
+        ):
+            beside(load_torchmetrics)  # before it is waited for
         try:
             self.train_the_rest()
         finally:

@@ -14,8 +14,8 @@ from nerfstudio.utils.misc import step_check
 from torch import Tensor
 from torch.nn import Parameter
 
-from instance_nerfstudio.compat import lpips_without_download
 from instance_nerfstudio.edits.instance_edits import InstanceEdits
+from instance_nerfstudio.image_metrics import light_image_metrics
 from instance_nerfstudio.instance_classifier import InstanceClassifier
 from instance_nerfstudio.instance_model import InstanceModel, InstanceOptions
 from instance_nerfstudio.losses import instance_cross_entropy
@@ -62,7 +62,7 @@ class InstanceSplatfactoModel(InstanceModel, SplatfactoModel):
         seed = self.seed_points
         if seed is not None:  # splatfacto would put their colours on a GPU
             self.seed_points = (seed[0], seed[1][:0])
-        with lpips_without_download():
+        with light_image_metrics():
             super().populate_modules()
         self.seed_points = seed
         self.strategy = Densification.of(self.strategy)

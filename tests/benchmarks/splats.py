@@ -49,8 +49,8 @@ class Benchmark:
 
     rooms: tyro.conf.Positional[tuple[Path, ...]]
     """Scene folders with instance masks."""
-    iterations: int = 30000
-    """Of the splats."""
+    iterations: int | None = None
+    """Of the splats; each method's own when not given."""
     nerf_iterations: int = 10000
     """Of the NeRF."""
     teacher_views: int = SplatPipelineConfig.teacher_views
@@ -141,13 +141,14 @@ def build_gsplat() -> float:
     return perf_counter() - start
 
 
-def train(method: Any, room: Path, folder: Path, iterations: int) -> tuple[Any, float]:
+def train(method: Any, room: Path, folder: Path, iterations: int | None) -> tuple[Any, float]:
     """Trains one of our methods without any evaluation on the way; the trainer, and seconds of the loop."""
     from instance_nerfstudio.training import train_quietly
 
     config = deepcopy(method)
     config.data = config.pipeline.datamanager.data = room
-    config.output_dir, config.max_num_iterations = folder, iterations
+    config.output_dir = folder
+    config.max_num_iterations = iterations or config.max_num_iterations
     config.steps_per_eval_image = config.steps_per_eval_batch = config.steps_per_eval_all_images = 10**9
     config.steps_per_save = 10**9
     with Progress() as progress:
@@ -173,7 +174,7 @@ class PointedDataParser(Nerfstudio):
         return outputs
 
 
-def plain_splatfacto(room: Path, points: Path, folder: Path, iterations: int) -> tuple[float, float]:
+def plain_splatfacto(room: Path, points: Path, folder: Path, iterations: int | None) -> tuple[float, float]:
     """PSNR and seconds of nerfstudio's own method with its own trainer, from the same points."""
     from nerfstudio.configs.method_configs import method_configs
 
@@ -182,7 +183,8 @@ def plain_splatfacto(room: Path, points: Path, folder: Path, iterations: int) ->
     config: Any = deepcopy(method_configs["splatfacto"])
     config.data = config.pipeline.datamanager.data = room
     config.pipeline.datamanager.dataparser = PointedDataParserConfig(points=points)
-    config.output_dir, config.max_num_iterations, config.vis = folder / "plain", iterations, "tensorboard"
+    config.output_dir, config.vis = folder / "plain", "tensorboard"
+    config.max_num_iterations = iterations or config.max_num_iterations
     config.steps_per_eval_image = config.steps_per_eval_all_images = config.steps_per_save = 10**9
     config.set_timestamp()
     with redirect_stdout(StringIO()), lpips_without_download():

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from instance_nerfstudio import compile_ahead as ahead, kernel_launch
-from instance_nerfstudio.compile_ahead import compile_ahead, compile_in_threads, rehearsed_launches
+from instance_nerfstudio import compile_ahead as ahead, compile_threads, kernel_launch
+from instance_nerfstudio.compile_ahead import compile_ahead, rehearsed_launches
+from instance_nerfstudio.compile_threads import compile_in_threads
 from instance_nerfstudio.hash_grids import implementation
 from instance_nerfstudio.instance_trainer import InstanceTrainer
 from instance_nerfstudio.kernel_launch import Launch, launch, noted_launches
@@ -59,10 +60,10 @@ print("compiled")
 ENDS = """
 import contextlib, sys, time
 import torch
-from instance_nerfstudio import compile_ahead
+from instance_nerfstudio import compile_threads
 from instance_nerfstudio.kernel_launch import Launch
 
-compile_ahead.core_count = lambda: 1
+compile_threads.core_count = lambda: 1
 torch.cuda.device = lambda _: contextlib.nullcontext()
 
 class Kernel:
@@ -70,7 +71,7 @@ class Kernel:
         print("compiling", flush=True)
         time.sleep(1)
 
-compile_ahead.compile_in_threads([Launch(Kernel(), (1.5,), {}) for _ in range(100)], None)
+compile_threads.compile_in_threads([Launch(Kernel(), (1.5,), {}) for _ in range(100)], None)
 sys.exit(3)
 """
 
@@ -176,9 +177,9 @@ def test_a_kernel_that_does_not_compile_is_left_to_its_launch() -> None:
 
 
 def test_a_process_that_ends_compiles_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead, "main_thread", lambda: SimpleNamespace(is_alive=lambda: False))
+    monkeypatch.setattr(compile_threads, "main_thread", lambda: SimpleNamespace(is_alive=lambda: False))
     kernel = Kernel([])
-    ahead._compile(noted(kernel, 32), CUDA)
+    compile_threads._compile(noted(kernel, 32), CUDA)
     assert kernel.events == []
 
 

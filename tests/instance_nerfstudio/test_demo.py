@@ -13,10 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from instance_nerfstudio import cli, compile_ahead, compile_process, demo
+from instance_nerfstudio import cli, compile_process, compile_threads, demo
 from instance_nerfstudio.beside import beside
 from instance_nerfstudio.contact_sheet import write_contact_sheet
 from instance_nerfstudio.errors import InputError
+from instance_nerfstudio.kernel_launch import Launch
+from instance_nerfstudio.known_kernels import described, known_launches
 from instance_nerfstudio.masks.instances_json import InstanceInfo
 from rcnn.instance_palette import colour_instances_uint8
 
@@ -89,6 +91,9 @@ def test_kernels_compile_in_a_process_where_there_is_a_gpu(monkeypatch) -> None:
     monkeypatch.setattr(compile_process, "core_count", lambda: 2)
     assert compile_process.start_compiling() is None
     monkeypatch.setattr(compile_process, "core_count", lambda: 8)
+    monkeypatch.setattr(compile_process, "find_spec", lambda name: name)  # tiny-cuda-nn is there
+    assert compile_process.start_compiling() is None
+    monkeypatch.setattr(compile_process, "find_spec", lambda name: None)
     process = compile_process.start_compiling()
     assert process is not None
     assert process.daemon
@@ -97,21 +102,24 @@ def test_kernels_compile_in_a_process_where_there_is_a_gpu(monkeypatch) -> None:
 
 
 def test_the_process_waits_until_all_is_compiled(monkeypatch) -> None:
-    asked: list[object] = []
+    asked: list[Launch] = []
     kernels: list[Future[None]] = [Future(), Future()]
     kernels[0].set_exception(ValueError("a kernel that can't be compiled"))
 
-    def compile_two(config: object, device: torch.device) -> list[Future[None]]:
-        asked.extend([config, device])
+    def compile_two(launches: list[Launch], device: torch.device) -> list[Future[None]]:
+        assert device == torch.device("cuda", 0)
+        asked.extend(launches)
         Timer(0.3, lambda: kernels[1].set_result(None)).start()
         return kernels
 
-    monkeypatch.setattr(compile_ahead, "compile_ahead", compile_two)
+    pytest.importorskip("triton")
+    monkeypatch.setattr(compile_threads, "compile_in_threads", compile_two)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(compile_process.signal, "signal", lambda *_: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     compile_process._compile()
     assert kernels[1].done()
-    assert asked == [demo.demo_preset().config.pipeline.model, torch.device("cuda")]  # else it compiles something else
+    assert described(asked) == described(known_launches())
 
 
 def test_the_compiler_of_torch_is_not_loaded_with_nerfstudio() -> None:

@@ -15,8 +15,8 @@ from nerfstudio.models.nerfacto import NerfactoModel
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 
-from instance_nerfstudio.compat import UnavailableLPIPS
 from instance_nerfstudio.errors import InputError
+from instance_nerfstudio.image_metrics import UnavailableLPIPS
 from instance_nerfstudio.instance_pipeline import InstancePipeline
 
 RADIANCE = ("field", "proposal_networks", "camera_optimizer")
