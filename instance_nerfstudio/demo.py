@@ -68,9 +68,9 @@ def demo_preset() -> DemoPreset:
     if torch.cuda.is_available():
         return DemoPreset(
             cast("InstanceTrainerConfig", method_config.instance_nerfacto.config),
-            iterations=2000,
+            iterations=2400,
             rays_per_batch=4096,
-            instance_start_step=375,
+            instance_start_step=450,
             export_cameras="all",
         )
     return DemoPreset(
@@ -161,9 +161,12 @@ def _prepare() -> DemoPreset:
         gpu = beside(_wake_gpu)
         put_off_compilation()
         from instance_nerfstudio.export import export_masks  # noqa: F401
+        from instance_nerfstudio.hash_grids.implementation import triton_problem
 
         preset = demo_preset()
         gpu.result()
+        if torch.cuda.is_available():
+            triton_problem(torch.device("cuda", torch.cuda.current_device()))  # Triton's first launch takes a while
     return preset
 
 
