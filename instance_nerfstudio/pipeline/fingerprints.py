@@ -43,7 +43,7 @@ class FileSet:
 class Fingerprints:
     """Hashes of whole files, photos and checkpoints too: a gigabyte takes a second, once.
 
-    Size and time of the last change only tell whether a file must be read again, as git's index does. Neither is part
+    Size and times of the last change only tell whether a file must be read again, as git's index does. Neither is part
     of the fingerprint, so copied, moved and touched files count as what they hold, and no change is missed.
 
     Args:
@@ -55,7 +55,7 @@ class Fingerprints:
         self._known: dict[str, list[Any]] = {}
         try:
             content = json.loads(cache.read_text(encoding="utf-8"))
-            self._known = {name: entry for name, entry in content.items() if len(entry) == 4}
+            self._known = {name: entry for name, entry in content.items() if len(entry) == 5}
         except (OSError, ValueError, AttributeError, TypeError):
             pass
         self._changed = False
@@ -70,15 +70,16 @@ class Fingerprints:
         """The fingerprint of one file."""
         try:
             stat = path.stat()
-            key, looks = str(path.absolute()), [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+            # What was edited can get its old time back, but not the time at which it got it.
+            key, looks = str(path.absolute()), [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
             known = self._known.get(key)
-            if known is not None and known[:3] == looks:
-                return str(known[3])
+            if known is not None and known[:-1] == looks:
+                return str(known[-1])
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
         except (OSError, ValueError):
             return ABSENT
-        if time.time_ns() - stat.st_mtime_ns > _SETTLED_NS:
+        if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS:
             self._known[key] = [*looks, found]
             self._changed = True
         return found

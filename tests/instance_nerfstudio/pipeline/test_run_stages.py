@@ -12,7 +12,7 @@ from rich.console import Console
 from stub_stages import run_all, stub_stages
 
 from instance_nerfstudio.errors import InputError
-from instance_nerfstudio.pipeline import run_stages as machinery
+from instance_nerfstudio.pipeline import fingerprints, run_stages as machinery
 from instance_nerfstudio.pipeline.run_folder import lock_run_folder
 from instance_nerfstudio.pipeline.run_stages import run_stages, stage_states
 from instance_nerfstudio.pipeline.stage import Stage, StageContext, StageRecord
@@ -147,14 +147,23 @@ def test_changed_option_makes_this_and_later_stages_again(source: Path, ran: Pat
 
 
 def test_settled_files_are_not_read_again(source: Path, ran: Path, monkeypatch) -> None:
-    for path in [*source.iterdir(), *ran.glob("*/*")]:
-        os.utime(path, (1, 1))
+    monkeypatch.setattr(fingerprints, "_SETTLED_NS", -1)
     run_all(source, ran)
     opened = []
     real = Path.open
     monkeypatch.setattr(Path, "open", lambda self, *args, **kw: (opened.append(self), real(self, *args, **kw))[1])
     run_all(source, ran)
     assert [path for path in opened if path.parent == source or path.name.startswith("part_")] == []
+
+
+def test_an_edit_that_keeps_size_and_time_is_found_in_a_settled_file(source: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(fingerprints, "_SETTLED_NS", -1)
+    folder = tmp_path / "run"
+    run_all(source, folder)
+    before = _marks(folder)
+    _edit_photo_keeping_size_and_time(source, folder)
+    run_all(source, folder)
+    assert _ran_again(folder, before) == ALL
 
 
 def test_single_stage_needs_those_before(source: Path, tmp_path: Path) -> None:
