@@ -1,8 +1,7 @@
 """The kernels that `instance-nerfacto` launches with its default options, known without nerfstudio.
 
 A rehearsal finds them, too (`compile_ahead`), after the seconds that nerfstudio takes to load. Here they come from
-`known_kernels.json`, which a test compares with the rehearsal; it is written anew by
-`python -m instance_nerfstudio.known_kernels`.
+`known_kernels.json`, which a test compares with the rehearsal; `tests/benchmarks/kernel_compile.py --write` writes it.
 """
 
 import json
@@ -16,17 +15,17 @@ from torch import Tensor
 
 from instance_nerfstudio.kernel_launch import Launch
 
-_FILE = Path(__file__).with_suffix(".json")
+KNOWN_KERNELS_FILE = Path(__file__).with_suffix(".json")
 _ALIGNMENT = 16  # bytes: Triton compiles for pointers that are a multiple, or for any
 
 
 def known_launches() -> list[Launch]:
     """A launch of each variant, as of a rehearsal: with tensors of no use but for their types and alignment."""
-    return [_launch(known) for known in json.loads(_FILE.read_text())]
+    return [_launch(known) for known in json.loads(KNOWN_KERNELS_FILE.read_text())]
 
 
 def described(launches: Iterable[Launch]) -> list[dict[str, Any]]:
-    """Each variant among `launches` once, in their order, as `known_kernels.json` holds it."""
+    """Each variant among `launches` once, in their order, as the file holds it."""
     return [_description(launch) for launch in {launch.variant: launch for launch in launches}.values()]
 
 
@@ -59,17 +58,3 @@ def _description(launch: Launch) -> dict[str, Any]:
 def _tensor(dtype: str, aligned: bool) -> Tensor:
     storage = torch.empty(_ALIGNMENT, dtype=getattr(torch, dtype), device="meta")
     return storage if aligned else storage[1:]
-
-
-def _rehearse() -> list[Launch]:
-    from instance_nerfstudio.compile_ahead import rehearsed_launches
-    from instance_nerfstudio.hash_grids import implementation
-    from instance_nerfstudio.model_options import instance_nerfacto_model
-
-    implementation.triton_problem = lambda *_: None  # there need be no GPU
-    return rehearsed_launches(instance_nerfacto_model(), torch.device("cuda", 0))
-
-
-if __name__ == "__main__":
-    lines = ",\n".join(json.dumps(one) for one in described(_rehearse()))
-    _FILE.write_text(f"[\n{lines}\n]\n")

@@ -9,7 +9,7 @@ from nerfstudio.engine.trainer import TrainerConfig
 
 from instance_nerfstudio.compat import lpips_without_download
 from instance_nerfstudio.frozen_field.radiance_checkpoint import find_checkpoint
-from instance_nerfstudio.run_pipeline import RunPipelineConfig
+from instance_nerfstudio.labelled_scene import MaskOptions
 
 
 def load_run(
@@ -37,7 +37,7 @@ def load_run(
             config.output_dir = run.parents[2]
             config.experiment_name, config.method_name = run.parents[1].name, run.parent.name
         update(config)
-        if not isinstance(config.pipeline, RunPipelineConfig):
+        if not isinstance(config.pipeline.datamanager, MaskOptions):  # another method's, which asks for LPIPS
             stack.enter_context(lpips_without_download())
         return config
 

@@ -1,12 +1,14 @@
 """How long the Triton kernels of `instance-nerfacto` take to compile, by stage; needs no GPU.
 
     python tests/benchmarks/kernel_compile.py [--capability 90] [--threads 4]
+    python tests/benchmarks/kernel_compile.py --write
 
 Kernels and variants are those that training and rendering launch, found by a rehearsal. First each is compiled alone,
 then all together by threads, each time into an empty cache. Building a launcher, which Triton before 3.7 does with the
-C compiler, and loading are not in it: they need CUDA's driver.
+C compiler, and loading are not in it: they need CUDA's driver. `--write` only writes down which they are.
 """
 
+import json
 import os
 import resource
 import tempfile
@@ -22,6 +24,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from instance_nerfstudio.known_kernels import KNOWN_KERNELS_FILE, described
+
 STAGES = ("ttir", "ttgir", "llir", "ptx", "cubin")
 
 
@@ -33,9 +37,15 @@ class KernelCompile:
     """Compute capability of the GPU, times ten."""
     threads: int = len(os.sched_getaffinity(0))
     """Threads that compile together."""
+    write: bool = False
+    """Only write `known_kernels.json`, from which the demo compiles them."""
 
     def main(self) -> None:
         """Compiles and prints the table."""
+        if self.write:
+            lines = ",\n".join(json.dumps(one) for one in described(rehearse()))
+            KNOWN_KERNELS_FILE.write_text(f"[\n{lines}\n]\n")
+            return
         import triton
         from triton import knobs
         from triton.backends.compiler import GPUTarget

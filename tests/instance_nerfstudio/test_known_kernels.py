@@ -20,7 +20,7 @@ CUDA = torch.device("cuda", 0)
 
 
 def test_they_are_those_of_a_rehearsal(closed_network: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else: python -m instance_nerfstudio.known_kernels."""
+    """Else: python tests/benchmarks/kernel_compile.py --write."""
     monkeypatch.setattr(implementation, "triton_problem", lambda *_: None)
     rehearsed = rehearsed_launches(instance_nerfacto_model(), CUDA)
     assert {launch.variant for launch in known_launches()} == {launch.variant for launch in rehearsed}
