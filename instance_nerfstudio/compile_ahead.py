@@ -45,29 +45,27 @@ def compile_ahead(config: "InstanceNerfactoModelConfig", device: torch.device) -
         return []
     _done.add(key)
     try:
-        launches = known_launches() if _is_known(config, device) else rehearsed_launches(config, device)
-        return compile_in_threads(launches, device)
+        return compile_in_threads(expected_launches(config, device), device)
     except Exception:  # whatever a model of unforeseen options can raise: if it matters, training will say so
         return []
 
 
-def _is_known(config: "InstanceNerfactoModelConfig", device: torch.device) -> bool:
+def expected_launches(config: "InstanceNerfactoModelConfig", device: torch.device) -> list[Launch]:
+    """What training and rendering with `config` will launch on `device`: nothing where Triton is not chosen."""
     from instance_nerfstudio.model_options import instance_nerfacto_model
 
-    default = instance_nerfacto_model()
-    if replace(config, instance_start_step=default.instance_start_step) != default:
-        return False
-    with hushed_console():
-        return choose_implementation(config.implementation, device) == "triton"
-
-
-def rehearsed_launches(config: "InstanceNerfactoModelConfig", device: torch.device) -> list[Launch]:
-    """What training and rendering with `config` launch on `device`; nothing runs, no random number is drawn."""
     with hushed_console():  # the model that trains says the same
         if choose_implementation(config.implementation, device) != "triton":
             return []
-        with torch.device("meta"), noted_launches() as launches:
-            _practise(_throwaway_model(replace(config, implementation="triton"), device))
+    default = instance_nerfacto_model()
+    known = replace(config, instance_start_step=default.instance_start_step) == default
+    return known_launches() if known else rehearsed_launches(config, device)
+
+
+def rehearsed_launches(config: "InstanceNerfactoModelConfig", device: torch.device) -> list[Launch]:
+    """What the Triton kernels of a model with `config` are launched with; nothing runs, no random number is drawn."""
+    with hushed_console(), torch.device("meta"), noted_launches() as launches:
+        _practise(_throwaway_model(replace(config, implementation="triton"), device))
     return launches
 
 

@@ -43,7 +43,7 @@ class FileSet:
 class Fingerprints:
     """Hashes of whole files, photos and checkpoints too: a gigabyte takes a second, once.
 
-    Size and times of the last change only tell whether a file must be read again, as git's index does. Neither is part
+    Size and times of the last change only tell whether a file must be read again, as git's index does. None is part
     of the fingerprint, so copied, moved and touched files count as what they hold, and no change is missed.
 
     Args:

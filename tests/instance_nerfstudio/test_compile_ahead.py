@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from instance_nerfstudio import compile_ahead as ahead, compile_threads, kernel_launch
-from instance_nerfstudio.compile_ahead import compile_ahead, rehearsed_launches
+from instance_nerfstudio.compile_ahead import compile_ahead, expected_launches, rehearsed_launches
 from instance_nerfstudio.compile_threads import compile_in_threads
 from instance_nerfstudio.hash_grids import implementation
 from instance_nerfstudio.instance_trainer import InstanceTrainer
@@ -204,7 +204,7 @@ def test_a_process_that_ends_early_waits_for_no_more_than_is_begun() -> None:
 def test_nothing_is_compiled_without_a_gpu_nor_twice(make_config, shared_scene, tmp_path, monkeypatch) -> None:
     config = make_config(shared_scene, tmp_path, **OPTIONS).pipeline.model
     rehearsed: list[Any] = []
-    monkeypatch.setattr(ahead, "rehearsed_launches", lambda *options: rehearsed.append(options) or [])
+    monkeypatch.setattr(ahead, "expected_launches", lambda *options: rehearsed.append(options) or [])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     compile_ahead(config, torch.device("cpu"))
     compile_ahead(config, CUDA)
@@ -229,7 +229,7 @@ def test_a_rehearsal_that_fails_is_forgotten(make_config, shared_scene, tmp_path
 
 def test_other_implementations_have_no_kernels(make_config, shared_scene, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(ahead, "choose_implementation", lambda *_: "tcnn")
-    assert rehearsed_launches(make_config(shared_scene, tmp_path).pipeline.model, CUDA) == []
+    assert expected_launches(make_config(shared_scene, tmp_path).pipeline.model, CUDA) == []
 
 
 def test_the_trainer_compiles_before_it_reads_photos(make_config, shared_scene, tmp_path, monkeypatch) -> None:

@@ -20,6 +20,7 @@ from instance_nerfstudio.errors import InputError
 from instance_nerfstudio.kernel_launch import Launch
 from instance_nerfstudio.known_kernels import described, known_launches
 from instance_nerfstudio.masks.instances_json import InstanceInfo
+from instance_nerfstudio.model_options import instance_nerfacto_model
 from rcnn.instance_palette import colour_instances_uint8
 
 SCORES = {"psnr": 30.0, "instance_miou": 0.9, "pq": 0.8, "pq_scene": 0.85}
@@ -120,6 +121,7 @@ def test_the_process_waits_until_all_is_compiled(monkeypatch) -> None:
     compile_process._compile()
     assert kernels[1].done()
     assert described(asked) == described(known_launches())
+    assert demo.demo_preset().config.pipeline.model == instance_nerfacto_model()  # else it compiles something else
 
 
 def test_the_compiler_of_torch_is_not_loaded_with_nerfstudio() -> None:

@@ -4,8 +4,10 @@ import errno
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -146,8 +148,13 @@ def test_changed_option_makes_this_and_later_stages_again(source: Path, ran: Pat
     assert _contents(ran) == wanted
 
 
-def test_settled_files_are_not_read_again(source: Path, ran: Path, monkeypatch) -> None:
-    monkeypatch.setattr(fingerprints, "_SETTLED_NS", -1)
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All files are as they are since three seconds."""
+    monkeypatch.setattr(fingerprints, "time", SimpleNamespace(time_ns=lambda: time.time_ns() + 3_000_000_000))
+
+
+def test_settled_files_are_not_read_again(source: Path, ran: Path, later: None, monkeypatch) -> None:
     run_all(source, ran)
     opened = []
     real = Path.open
@@ -156,8 +163,7 @@ def test_settled_files_are_not_read_again(source: Path, ran: Path, monkeypatch) 
     assert [path for path in opened if path.parent == source or path.name.startswith("part_")] == []
 
 
-def test_an_edit_that_keeps_size_and_time_is_found_in_a_settled_file(source: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(fingerprints, "_SETTLED_NS", -1)
+def test_an_edit_that_keeps_size_and_time_is_found_in_a_settled_file(source: Path, tmp_path: Path, later: None) -> None:
     folder = tmp_path / "run"
     run_all(source, folder)
     before = _marks(folder)
