@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, Int32
+from jaxtyping import Bool, Float, Int, Int32, Shaped
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
@@ -22,7 +22,7 @@ from instance_nerfstudio.losses import instance_cross_entropy
 from instance_nerfstudio.splats.densification import Densification
 from instance_nerfstudio.splats.gaussians import Gaussians
 from instance_nerfstudio.splats.lens import has_lens, pinhole_view, through_lens
-from instance_nerfstudio.splats.photo_loss import photo_loss
+from instance_nerfstudio.splats.photo_loss import depth_loss, photo_loss
 from instance_nerfstudio.splats.pinhole import VIEW, PinholeView, ray_lengths, view_matrix
 from instance_nerfstudio.splats.rasterize import Picture, Rasterizer, rasterize
 
@@ -44,6 +44,8 @@ class InstanceSplatfactoModelConfig(InstanceOptions, SplatfactoModelConfig):
     """Width of the feature of a Gaussian; 16 is one pass of the rasterizer, which takes 32 at most at a time."""
     instance_pixels: int = 1 << 16
     """Pixels of a photo that are classified in an iteration, drawn at random where it has more."""
+    depth_loss_mult: float = 0.2
+    """Weight of the depths that a teacher's views have; 0 leaves them out."""
     rasterizer: Rasterizer = "gsplat"
     """`gsplat` needs a CUDA GPU; `reference` is plain torch: for tiny scenes on any machine, and slow."""
 
@@ -196,11 +198,18 @@ class InstanceSplatfactoModel(InstanceModel, SplatfactoModel):
             view.width,
             view.height,
             sh_degree=sh_degree,
-            depth=self.config.output_depth_during_training or not self.training,
+            depth=self._wants_depth(camera),
             absgrad=self.strategy.absgrad,
             antialiased=self.config.rasterize_mode == "antialiased",
             rasterizer=self.config.rasterizer,
         )
+
+    def _wants_depth(self, camera: Cameras) -> bool:
+        """In training depths cost time; only a teacher's views, which are no photos, need them."""
+        if not self.training or self.config.output_depth_during_training:
+            return True
+        metadata = camera.metadata or {}
+        return self.config.depth_loss_mult > 0 and VIEW in metadata and "cam_idx" not in metadata
 
     def _view(self, camera: Cameras, pose: Float[Tensor, "1 3 4"] | None) -> PinholeView:
         """Of a training view it is kept on the GPU: each number sent there makes the host wait."""
@@ -293,6 +302,10 @@ class InstanceSplatfactoModel(InstanceModel, SplatfactoModel):
             self.camera_optimizer.get_loss_dict(losses)
             if self.config.use_bilateral_grid:
                 losses["tv_loss"] = 10 * total_variation_loss(self.bil_grids.grids)
+        if self.training and "teacher_depth" in batch and self.config.depth_loss_mult > 0:
+            depth = outputs["depth"]
+            target = self._at_training_size(batch["teacher_depth"], depth)
+            losses["depth_loss"] = self.config.depth_loss_mult * depth_loss(depth, target)
         if "instance_features" in outputs and self.config.use_instance_loss:
             logits, targets = self._drawn_pixels(outputs, batch)
             losses["instance_loss"] = self.config.instance_loss_mult * instance_cross_entropy(logits, targets)
@@ -321,8 +334,11 @@ class InstanceSplatfactoModel(InstanceModel, SplatfactoModel):
         self, outputs: dict[str, Any], batch: dict[str, Any]
     ) -> tuple[Float[Tensor, "pixels features"], Int[Tensor, " pixels"]]:
         """Blended features of all pixels, and their targets."""
-        factor = self._get_downscale_factor()
         features = outputs["instance_features"]
-        targets = self.instance_targets(batch)[factor // 2 :: factor, factor // 2 :: factor]
-        height, width = features.shape[:2]
-        return features.flatten(0, 1), targets[:height, :width].flatten()
+        return features.flatten(0, 1), self._at_training_size(self.instance_targets(batch), features).flatten()
+
+    def _at_training_size(self, values: Shaped[Tensor, "H W *rest"], picture: Tensor) -> Shaped[Tensor, "h w *rest"]:
+        """What the pixels have that a picture of this size has, early in training, when it is smaller."""
+        factor = self._get_downscale_factor()
+        height, width = picture.shape[:2]
+        return values[factor // 2 :: factor, factor // 2 :: factor][:height, :width]

@@ -1,4 +1,4 @@
-"""How a picture of splats differs from the photo."""
+"""How a picture of splats differs from the photo, and its depths from those of a teacher."""
 
 from functools import lru_cache
 
@@ -45,6 +45,18 @@ def structural_similarity(
     squares, product = mean_x.square() + mean_y.square(), mean_x * mean_y
     structure = (2 * (xy - product) + _C2) / (xx + yy - squares + _C2)
     return ((2 * product + _C1) / (squares + _C1) * structure).mean()
+
+
+def depth_loss(depth: Float[Tensor, "height width 1"], target: Float[Tensor, "height width 1"]) -> Float[Tensor, ""]:
+    """Mean difference as a share of the target, at most 1: a silhouette that is a pixel off doesn't count for more.
+
+    Args:
+        depth: of the surfaces, in any unit.
+        target: in the same unit; pixels with 0 don't count.
+    """
+    known = target > 0
+    difference = (depth - target).abs() / torch.where(known, target, 1)
+    return (difference.clamp(max=1) * known).mean()
 
 
 @lru_cache(maxsize=8)

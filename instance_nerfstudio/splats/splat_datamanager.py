@@ -45,14 +45,14 @@ class SplatDataManager(LabelledScene, FullImageDatamanager[InstanceDataset]):
         return super().create_train_dataset()
 
     def next_train(self, step: int) -> tuple[Cameras, dict[str, Any]]:
-        """A photo, or a view of the teacher's, and its camera.
+        """A photo, or a view of the teacher's, and its camera: each as often as the others, photos at least half.
 
         The camera stays on the CPU: nerfstudio sends its ten tensors one by one, and waits.
         """
         photos = len(self.train_dataset)
-        views = len(self._teacher_views)
+        views = min(len(self._teacher_views), photos)
         if step * views // (photos + views) != (step + 1) * views // (photos + views):  # evenly among the photos
-            camera, view = self._teacher_views[int(self._turns.integers(views))]
+            camera, view = self._teacher_views[int(self._turns.integers(len(self._teacher_views)))]
             return camera, dict(view)
         index = self.train_unseen_cameras.pop(0)
         if not self.train_unseen_cameras:

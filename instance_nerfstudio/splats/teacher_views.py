@@ -2,7 +2,8 @@
 
 Splats fit each photo by itself where few photos see a place: floaters before one camera, smears for the others. A field
 is smooth there; pictures of it from in between teach splats as much (RadSplat, Niemeyer et al. 2024, learns from
-pictures at the cameras of the photos).
+pictures at the cameras of the photos). Depths do so where surfaces have no texture: any heap of Gaussians has the
+colour of a white table, and its instance is then a mixture.
 """
 
 import json
@@ -24,9 +25,10 @@ from instance_nerfstudio.instance_model import InstanceModel, render_unedited
 from instance_nerfstudio.masks.instance_masks import UNLABELLED, read_instance_mask, write_instance_mask
 from instance_nerfstudio.masks.instances_json import MASKS_FOLDER
 from instance_nerfstudio.splats.lens import has_lens, pinhole_view
+from instance_nerfstudio.splats.pinhole import ray_lengths
 from rcnn.safe_files import write_atomically
 
-_CAMERAS_FILE = "transforms.json"
+_CAMERAS_FILE, _DEPTHS_FOLDER = "transforms.json", "depths"
 _NEIGHBOURS = 6
 # Cosine of the widest angle between two photos that have a view between them.
 _SAME_WAY = 0.5
@@ -36,11 +38,13 @@ _GLANCE = 48
 _NEAREST = 0.05
 # Less sure of its instance, a pixel is unlabelled.
 _SURE = 0.5
+# Less covered, a pixel has no depth.
+_SURFACE = 0.5
 
 
 @torch.no_grad()
 def render_teacher_views(pipeline: Any, folder: Path, count: int, with_masks: bool, seed: int = 0) -> None:
-    """Renders a field from places between the photos, as a scene of its own: pictures, masks and `transforms.json`.
+    """Renders a field from places between the photos, as a scene of its own, with depths and masks.
 
     Args:
         pipeline: of a NeRF, in evaluation mode.
@@ -54,7 +58,8 @@ def render_teacher_views(pipeline: Any, folder: Path, count: int, with_masks: bo
     with_masks = with_masks and isinstance(model, InstanceModel) and model.options.use_instances
     before_photos = torch.tensor([_nearest(model, photos[i : i + 1]) for i in range(len(photos))])
     room = 0.5 * float(before_photos.quantile(0.1))
-    (folder / "images").mkdir()
+    for name in ("images", _DEPTHS_FOLDER):
+        (folder / name).mkdir()
     frames = []
     candidates = poses_between(photos.camera_to_worlds, 3 * count, seed)
     for photo, pose in track(candidates, "Looking from in between", transient=True):
@@ -68,6 +73,9 @@ def render_teacher_views(pipeline: Any, folder: Path, count: int, with_masks: bo
         outputs = render_unedited(model, camera)
         picture = (outputs["rgb"].clamp(0, 1) * 255).round().byte().cpu().numpy()
         Image.fromarray(picture).save(folder / "images" / name)
+        depth = outputs["depth"] / ray_lengths(camera).to(outputs["depth"]) / parsed.dataparser_scale
+        depth = depth.masked_fill(outputs["accumulation"] < _SURFACE, 0)
+        np.save(folder / _DEPTHS_FOLDER / f"{Path(name).stem}.npy", depth.float().cpu().numpy(), allow_pickle=False)
         if with_masks:
             ids, sure = (outputs[key][..., 0].cpu().numpy() for key in ("instance_ids", "instance_confidence"))
             write_instance_mask(folder / MASKS_FOLDER / name, np.where(sure < _SURE, UNLABELLED, ids))
@@ -82,7 +90,8 @@ def render_teacher_views(pipeline: Any, folder: Path, count: int, with_masks: bo
 def read_teacher_views(folder: Path, parsed: DataparserOutputs) -> list[tuple[Cameras, dict[str, Tensor]]]:
     """Cameras of shape (1,), in the scene frame of the splats and on the CPU, with what they see.
 
-    That is `image`, uint8 (H, W, 3), and `instances`, int32 (H, W, 1): -1 unlabelled, 0 background, else the id.
+    That is `image`, uint8 (H, W, 3), `instances`, int32 (H, W, 1): -1 unlabelled, 0 background, else the id, and
+    `teacher_depth`, float32 (H, W, 1): along the optical axis, in scene units; 0 where nothing is.
 
     Args:
         folder: what `render_teacher_views` wrote.
@@ -96,6 +105,7 @@ def read_teacher_views(folder: Path, parsed: DataparserOutputs) -> list[tuple[Ca
         mask = folder / MASKS_FOLDER / Path(frame["file_path"]).name
         if mask.is_file():
             labels = read_instance_mask(mask)
+        depth = np.load(folder / _DEPTHS_FOLDER / f"{mask.stem}.npy", allow_pickle=False)
         world = torch.tensor(frame["transform_matrix"], dtype=torch.float64)[:3]
         position = world_to_scene(world[None, :, 3], parsed.dataparser_transform, parsed.dataparser_scale)[0]
         camera = Cameras(
@@ -105,7 +115,8 @@ def read_teacher_views(folder: Path, parsed: DataparserOutputs) -> list[tuple[Ca
             height=torch.tensor([[frame["h"]]]),
             camera_type=CameraType.PERSPECTIVE,
         )
-        views.append((camera, {"image": image, "instances": torch.from_numpy(labels)[..., None]}))
+        view = {"image": image, "instances": torch.from_numpy(labels)[..., None]}
+        views.append((camera, view | {"teacher_depth": torch.from_numpy(depth) * parsed.dataparser_scale}))
     return views
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pytorch_msssim import SSIM
 
-from instance_nerfstudio.splats.photo_loss import photo_loss, structural_similarity
+from instance_nerfstudio.splats.photo_loss import depth_loss, photo_loss, structural_similarity
 
 
 def _pictures(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,3 +39,13 @@ def test_loss_of_the_same_picture_is_zero() -> None:
     _, photo = _pictures(20, 20)
     assert abs(float(photo_loss(photo, photo, 0.2))) < 1e-12
     assert float(photo_loss(1 - photo, photo, 0.0)) == pytest.approx(float((1 - 2 * photo).abs().mean()))
+
+
+def test_depth_loss_is_a_share_of_known_depths() -> None:
+    target = torch.tensor([2.0, 4.0, 0.0, 1.0]).view(2, 2, 1)
+    depth = torch.tensor([3.0, 3.0, 5.0, 100.0]).view(2, 2, 1).requires_grad_()
+    loss = depth_loss(depth, target)
+    assert float(loss) == pytest.approx((0.5 + 0.25 + 0 + 1) / 4)
+    loss.backward()
+    assert depth.grad is not None
+    torch.testing.assert_close(depth.grad.flatten(), torch.tensor([0.125, -0.0625, 0.0, 0.0]))

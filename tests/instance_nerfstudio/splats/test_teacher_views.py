@@ -13,7 +13,7 @@ from PIL import Image
 from splat_scene import small_splats
 
 from instance_nerfstudio.errors import InputError
-from instance_nerfstudio.splats.pinhole import VIEW
+from instance_nerfstudio.splats.pinhole import VIEW, ray_lengths
 from instance_nerfstudio.splats.teacher import learn_from
 from instance_nerfstudio.splats.teacher_views import poses_between, read_teacher_views, render_teacher_views
 
@@ -71,15 +71,21 @@ def test_views_are_what_the_field_looks_like_from_there(views: Path, trained_onc
         assert set(view["instances"].unique().tolist()) <= known | {-1}
         assert not any(torch.allclose(camera.camera_to_worlds[0], pose) for pose in taken.camera_to_worlds)
         with torch.no_grad(), pipeline.model.edited():
-            rendered = pipeline.model.render(camera.to(pipeline.model.device))["rgb"].clamp(0, 1) * 255
-        assert (rendered.cpu() - view["image"]).abs().max() < 2
+            outputs = pipeline.model.render(camera.to(pipeline.model.device))
+        assert (outputs["rgb"].clamp(0, 1).cpu() * 255 - view["image"]).abs().max() < 2
+        covered = (outputs["accumulation"] >= 0.5).cpu()
+        assert covered.any()
+        expected = (outputs["depth"].cpu() / ray_lengths(camera)).where(covered, torch.zeros(()))
+        torch.testing.assert_close(view["teacher_depth"], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_views_move_with_the_scene_frame_of_the_splats(views: Path) -> None:
     plain = SimpleNamespace(dataparser_transform=torch.eye(4)[:3], dataparser_scale=1.0)
     turned = torch.tensor([[0.0, -1, 0, 3], [1, 0, 0, -1], [0, 0, 1, 2]])
     other = SimpleNamespace(dataparser_transform=turned, dataparser_scale=0.5)
-    for (before, _), (after, _) in zip(*(read_teacher_views(views, each) for each in (plain, other)), strict=True):  # type: ignore[arg-type]
+    found = (read_teacher_views(views, each) for each in (plain, other))  # type: ignore[arg-type]
+    for (before, seen), (after, shrunken) in zip(*found, strict=True):
+        torch.testing.assert_close(shrunken["teacher_depth"], 0.5 * seen["teacher_depth"])
         world = before.camera_to_worlds[0]
         torch.testing.assert_close(after.camera_to_worlds[0, :, 3], 0.5 * (turned[:, :3] @ world[:, 3] + turned[:, 3]))
         torch.testing.assert_close(after.camera_to_worlds[0, :, :3], turned[:, :3] @ world[:, :3])
@@ -102,6 +108,33 @@ def test_splats_learn_from_views_in_their_turn(
     for camera, batch in served:
         assert ("cam_idx" in camera.metadata) == (camera.metadata[VIEW] < photos)
         assert batch["image"].shape[:2] == batch["instances"].shape[:2] == (int(camera.height), int(camera.width))
+    # However many views there are, every second picture is a photo.
+    datamanager._teacher_views.extend(datamanager._teacher_views * photos)
+    numbers = [datamanager.next_train(step)[0].metadata[VIEW] for step in range(2 * photos)]
+    assert sum(number < photos for number in numbers) == photos
+
+
+def test_depths_of_views_pull_gaussians_to_the_surface(
+    closed_network: None, shared_scene: Path, views: Path, tmp_path: Path
+) -> None:
+    config = small_splats(shared_scene, tmp_path / "out")
+    config.max_num_iterations = 1
+    config.pipeline.datamanager.teacher_views = views
+    pipeline = train(config).pipeline
+    model, datamanager = pipeline.model, pipeline.datamanager
+    model.train()
+    camera, batch = datamanager._teacher_views[0]
+    photo, its_batch = datamanager._photo_cameras[0], datamanager.cached_train[0]
+    losses = model.get_loss_dict(model.get_outputs(camera), dict(batch))
+    model.zero_grad()
+    losses["depth_loss"].backward()
+    assert losses["depth_loss"] > 0
+    assert model.gauss_params["means"].grad.abs().sum() > 0
+    outputs = model.get_outputs(photo)
+    assert outputs["depth"] is None, "photos have no depths to learn, and rendering them takes time"
+    assert "depth_loss" not in model.get_loss_dict(outputs, dict(its_batch))
+    model.config.depth_loss_mult = 0.0
+    assert "depth_loss" not in model.get_loss_dict(model.get_outputs(camera), dict(batch))
 
 
 @pytest.mark.parametrize(
