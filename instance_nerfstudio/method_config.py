@@ -128,13 +128,13 @@ def _splats() -> SplatTrainerConfig:
         steps_per_eval_batch=0,
         steps_per_save=2000,
         steps_per_eval_all_images=100000,
-        max_num_iterations=15000,
+        max_num_iterations=10000,
         mixed_precision=False,
         pipeline=SplatPipelineConfig(
             datamanager=SplatDataManagerConfig(
                 dataparser=NerfstudioDataParserConfig(load_3D_points=True), cache_images_type="uint8"
             ),
-            # Half of splatfacto's iterations: in rooms, held-out views and masks are better, not worse.
+            # A third of splatfacto's iterations: in rooms, held-out views and masks are better, not worse.
             model=InstanceSplatfactoModelConfig(stop_split_at=7500),
         ),
         # Those of splatfacto, and the instances'.

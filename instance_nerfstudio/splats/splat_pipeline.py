@@ -26,9 +26,9 @@ class SplatPipelineConfig(RunPipelineConfig):
     teacher: Path | None = None
     """config.yml of a NeRF of the same scene: its surfaces are where Gaussians start, and if it is an instance-nerfacto
     run, its masks of every training view are what their instances learn."""
-    teacher_views: int = 0
-    """Views between the photos, rendered by the teacher, that splats learn from like photos, 60 say: meant against
-    floaters where few photos look, by a teacher whose pictures are better than those of the splats."""
+    teacher_views: int = 120
+    """Views between the photos, rendered by the teacher, that splats learn from like photos, and from their depths:
+    where few photos look, splats are floaters and smears without them. 0 for a teacher that is worse than splats."""
 
 
 class SplatPipeline(RunPipeline):
@@ -42,10 +42,6 @@ class SplatPipeline(RunPipeline):
             require_gsplat()  # before minutes of reading
         if config.teacher_views < 0:
             raise InputError(f"--pipeline.teacher-views {config.teacher_views}: must be 0 or more")
-        if config.teacher_views and config.teacher is None:
-            raise InputError(
-                "--pipeline.teacher-views: there is no teacher; give its config.yml with --pipeline.teacher"
-            )
         if config.teacher is not None and test_mode == "val":
             if config.run_folder is None:
                 raise InputError("--pipeline.teacher: is for ns-train")

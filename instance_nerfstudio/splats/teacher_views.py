@@ -29,9 +29,12 @@ from instance_nerfstudio.splats.pinhole import ray_lengths
 from rcnn.safe_files import write_atomically
 
 _CAMERAS_FILE, _DEPTHS_FOLDER = "transforms.json", "depths"
-_NEIGHBOURS = 6
+# The farther apart photos are that a view lies between, the more it shows what each photo sees at a flat angle.
+_NEIGHBOURS = 40
 # Cosine of the widest angle between two photos that have a view between them.
-_SAME_WAY = 0.5
+_SAME_WAY = -0.2
+# Pixels of the longer side of a view at most: shapes show in small ones, and large ones would fill the GPU's memory.
+_LONGEST_SIDE = 800
 # Pixels of the longer side of the pictures that tell whether a camera stands free.
 _GLANCE = 48
 # A camera stands free where this share of its pixels is no nearer than half of what photos have before them.
@@ -69,6 +72,8 @@ def render_teacher_views(pipeline: Any, folder: Path, count: int, with_masks: bo
         camera.camera_to_worlds = pose[None].to(camera.camera_to_worlds)
         if _nearest(model, camera) < room:
             continue
+        camera = camera.to("cpu")
+        shrink_cameras(camera, _LONGEST_SIDE)
         name = f"{len(frames):04d}.png"
         outputs = render_unedited(model, camera)
         picture = (outputs["rgb"].clamp(0, 1) * 255).round().byte().cpu().numpy()

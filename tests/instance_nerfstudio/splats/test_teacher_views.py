@@ -34,9 +34,9 @@ def test_poses_lie_between_cameras_that_look_the_same_way() -> None:
         rotation, position = pose[:, :3], pose[:, 3]
         torch.testing.assert_close(rotation.T @ rotation, torch.eye(3, dtype=torch.float64))
         assert torch.linalg.det(rotation) > 0
-        assert 1.4 < float(position.norm()) < 2  # on a chord
+        assert 1.2 < float(position.norm()) < 2  # on a chord
         assert rotation[:, 2] @ position / position.norm() > 0.9  # still looks at the centre, up to the other's tilt
-        assert rotation[:, 2] @ ring[first, :, 2] > 0.5
+        assert rotation[:, 2] @ ring[first, :, 2] > -0.2
     assert len({first for first, _ in between}) > 15
     again = poses_between(ring.float(), 200, seed=0)
     assert all(torch.equal(a, b) for (_, a), (_, b) in zip(between, again, strict=True))
@@ -137,14 +137,25 @@ def test_depths_of_views_pull_gaussians_to_the_surface(
     assert "depth_loss" not in model.get_loss_dict(model.get_outputs(camera), dict(batch))
 
 
-@pytest.mark.parametrize(
-    ("count", "why"), [(60, "there is no teacher; give .*--pipeline.teacher$"), (-1, "must be 0 or more")]
-)
-def test_views_of_no_teacher_are_refused(shared_scene: Path, tmp_path: Path, count: int, why: str) -> None:
+def test_fewer_than_no_views_are_refused(shared_scene: Path, tmp_path: Path) -> None:
     config = small_splats(shared_scene, tmp_path / "out")
-    config.pipeline.teacher_views = count
-    with pytest.raises(InputError, match=rf"^--pipeline.teacher-views.*: {why}"):
+    config.pipeline.teacher_views = -1
+    with pytest.raises(InputError, match=r"^--pipeline.teacher-views -1: must be 0 or more$"):
         train(config)
+
+
+def test_large_photos_have_smaller_views(trained_once: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = trained_once.pipeline.datamanager.train_dataset.cameras
+    monkeypatch.setattr("instance_nerfstudio.splats.teacher_views._LONGEST_SIDE", int(taken.width[0]) // 2)
+    training = trained_once.pipeline.training
+    trained_once.pipeline.eval()
+    render_teacher_views(trained_once.pipeline, tmp_path, 1, with_masks=True)
+    trained_once.pipeline.train(training)
+    ((camera, view),) = read_teacher_views(tmp_path, trained_once.pipeline.datamanager.train_dataparser_outputs)
+    size = (int(camera.height), int(camera.width))
+    assert size[1] == int(taken.width[0]) // 2
+    assert all(picture.shape[:2] == size for picture in view.values())
+    torch.testing.assert_close(camera.fx / camera.width, taken.fx[:1].cpu() / taken.width[:1].cpu())
 
 
 def test_a_teacher_without_instances_shows_none(closed_network: None, shared_scene: Path, tmp_path: Path) -> None:
