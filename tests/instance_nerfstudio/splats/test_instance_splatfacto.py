@@ -282,8 +282,11 @@ def test_a_nerf_teaches(closed_network: None, shared_scene: Path, trained_once: 
     config = small_splats(shared_scene, tmp_path / "out")
     config.pipeline.datamanager.start_points = None
     config.pipeline.teacher = trained_once.base_dir / "config.yml"
+    config.pipeline.teacher_views = 2
     config.max_num_iterations = 2
-    model = train(config).pipeline.model
+    pipeline = train(config).pipeline
+    model = pipeline.model
+    assert 1 <= len(pipeline.datamanager._teacher_views) <= 2
     assert model.num_points == len(cloud.vertices)
     assert model.instance_head.instance_ids.tolist() == trained_once.pipeline.model.instance_head.instance_ids.tolist()
     with pytest.raises(InputError, match=r"gone\.yml: no such file"):
