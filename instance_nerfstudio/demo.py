@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -166,7 +167,10 @@ def _prepare() -> DemoPreset:
         preset = demo_preset()
         gpu.result()
         if torch.cuda.is_available():
-            triton_problem(torch.device("cuda", torch.cuda.current_device()))  # Triton's first launch takes a while
+            device = torch.device("cuda", torch.cuda.current_device())
+            read = beside(partial(_read_tiny_photo, device))
+            triton_problem(device)  # Triton's first launch takes a while
+            read.exception()  # where it matters it is raised again
     return preset
 
 
@@ -176,6 +180,21 @@ def _wake_gpu() -> None:
         if torch.cuda.is_available():
             ones = torch.ones(64, 64, device="cuda")
             (ones @ ones).sum().item()
+
+
+def _read_tiny_photo(device: torch.device) -> None:
+    """What photos go through before training: code of CUDA is loaded when it is first launched, which takes a while."""
+    from nerfstudio.cameras.cameras import Cameras
+
+    from instance_nerfstudio.resident_pixels import resident_pixels
+
+    side = 8
+    camera = Cameras(torch.eye(4)[None, :3], float(side), float(side), side / 2, side / 2, side, side)
+    photo = torch.rand(1, side, side, 3)
+    batch = {"image": photo, "image_idx": torch.zeros(1), "instances": (photo[..., :1] > 0.5).int()}
+    pixels = resident_pixels(batch, camera, 1, 1 << 20, device)
+    assert pixels is not None
+    pixels.sample(side, 0.5)
 
 
 @contextmanager

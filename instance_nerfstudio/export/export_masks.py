@@ -200,9 +200,10 @@ def frame_of(
     """
     confidence = outputs["instance_confidence"][..., 0].float().cpu().numpy()
     ids = reject_pixels(outputs["instance_ids"][..., 0].cpu().numpy(), confidence, min_confidence, min_area)
-    colours = edits.colour(torch.from_numpy(ids))
-    blended = overlay(outputs["rgb"].cpu().clamp(0.0, 1.0), torch.from_numpy(ids), colours=colours)
-    colour, blended = ((picture * 255).round().byte().numpy() for picture in (colours, blended))
+    labels = torch.from_numpy(ids).to(outputs["rgb"].device)  # where it was rendered, pictures take no time
+    colours = edits.colour(labels)
+    blended = overlay(outputs["rgb"].clamp(0.0, 1.0), labels, colours=colours)
+    colour, blended = ((picture * 255).round().byte().cpu().numpy() for picture in (colours, blended))
     return Frame(view, ids, confidence, colour, blended)
 
 

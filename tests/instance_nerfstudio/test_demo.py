@@ -21,6 +21,7 @@ from instance_nerfstudio.kernel_launch import Launch
 from instance_nerfstudio.known_kernels import described, known_launches
 from instance_nerfstudio.masks.instances_json import InstanceInfo
 from instance_nerfstudio.model_options import instance_nerfacto_model
+from instance_nerfstudio.resident_pixels import ResidentPixels
 from rcnn.instance_palette import colour_instances_uint8
 
 SCORES = {"psnr": 30.0, "instance_miou": 0.9, "pq": 0.8, "pq_scene": 0.85}
@@ -75,6 +76,17 @@ def test_a_gpu_that_does_not_wake_is_left_to_training(monkeypatch) -> None:
     monkeypatch.setattr(demo.torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(demo.torch, "ones", fail)
     demo._wake_gpu()
+
+
+def test_a_tiny_photo_goes_the_way_of_photos(monkeypatch) -> None:
+    sampled = []
+    sample = ResidentPixels.sample
+    monkeypatch.setattr(ResidentPixels, "sample", lambda *args: sampled.append(sample(*args)))
+    demo._read_tiny_photo(torch.device("cpu"))
+    ((rays, batch),) = sampled
+    assert len(rays) == 8
+    assert batch["image"].shape == (8, 3)
+    assert batch["instances"].shape == (8, 1)
 
 
 def test_loading_collects_no_garbage_and_leaves_the_collector_on(monkeypatch) -> None:
