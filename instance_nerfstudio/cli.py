@@ -28,9 +28,15 @@ class Demo:
         from instance_nerfstudio.compile_process import start_compiling
 
         compiling = start_compiling()
-        from instance_nerfstudio.demo import run_demo  # nerfstudio takes seconds to load: not for --help
+        from instance_nerfstudio.demo_room import RoomBuild, likely_demo_room
 
-        run_demo(self.output_dir, compiling)
+        building = RoomBuild(self.output_dir.resolve() / "room", likely_demo_room())
+        try:
+            from instance_nerfstudio.demo import run_demo  # torch and nerfstudio take seconds to load: not for --help
+
+            run_demo(self.output_dir, compiling, building)
+        finally:
+            building.stop()
 
 
 @dataclass

@@ -21,9 +21,8 @@ from rich.table import Table
 
 from instance_nerfstudio.beside import beside
 from instance_nerfstudio.compat import put_off_compilation
-from instance_nerfstudio.demo_room import build_demo_room
+from instance_nerfstudio.demo_room import RoomBuild, demo_room
 from instance_nerfstudio.errors import InputError
-from rcnn.rooms import RoomConfig
 from rcnn.safe_files import write_atomically
 
 # nerfstudio takes seconds to load: that happens while the room is built.
@@ -57,11 +56,6 @@ class DemoPreset:
     """Cameras whose masks are exported: rendering is slow without a GPU."""
 
 
-def demo_room() -> RoomConfig:
-    """The room for this machine: a larger one on a CUDA device."""
-    return RoomConfig() if torch.cuda.is_available() else RoomConfig(width=160, height=120)
-
-
 def demo_preset() -> DemoPreset:
     """The preset for this machine: on a CUDA device masks of all views."""
     from instance_nerfstudio import method_config
@@ -83,12 +77,15 @@ def demo_preset() -> DemoPreset:
     )
 
 
-def run_demo(output_dir: Path, compiling: BaseProcess | None = None) -> dict[str, float]:
+def run_demo(
+    output_dir: Path, compiling: BaseProcess | None = None, building: RoomBuild | None = None
+) -> dict[str, float]:
     """Builds the room, trains, evaluates, exports masks, and writes `contact_sheet.png` and `metrics.json`.
 
     Args:
         output_dir: gets everything. What an earlier demo left there is replaced, except its room if it is the same.
         compiling: a process that compiles the kernels of the training (`compile_process.start_compiling`).
+        building: the room, if it has been begun; another is begun if it does not suit this machine.
 
     Returns:
         What `metrics.json` holds: scores of the held-out views and seconds of each stage.
@@ -104,7 +101,7 @@ def run_demo(output_dir: Path, compiling: BaseProcess | None = None) -> dict[str
     start = perf_counter()
     ready = beside(_prepare)
     with _progress(console) as progress:
-        room = build_demo_room(output_dir / "room", demo_room(), progress)
+        room = _room(output_dir / "room", building, progress)
     preset = ready.result()
     if compiling is not None:
         compiling.join(_PATIENCE)  # what is missing then is compiled when it is launched
@@ -154,6 +151,15 @@ def run_demo(output_dir: Path, compiling: BaseProcess | None = None) -> dict[str
     console.print("Look around in the room (choose `instances` as output type):", soft_wrap=True)
     console.print(f"  ns-viewer --load-config {run / 'config.yml'}", soft_wrap=True, highlight=False)
     return metrics
+
+
+def _room(folder: Path, building: RoomBuild | None, progress: Progress) -> Path:
+    wanted = demo_room(torch.cuda.is_available())
+    if building is None or building.config != wanted:
+        if building is not None:
+            building.stop()
+        building = RoomBuild(folder, wanted)
+    return building.finish(progress)
 
 
 def _prepare() -> DemoPreset:

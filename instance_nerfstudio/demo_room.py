@@ -1,14 +1,16 @@
 """The room of `instance-nerf demo`, built in a process of its own.
 
-Python runs one thread at a time, and nerfstudio loads meanwhile: in one process, each keeps the other waiting.
+Python runs one thread at a time, and torch and nerfstudio load meanwhile: in one process, each keeps the other waiting.
+Nothing heavy is imported here, so that the process can start before they do.
 """
 
 import json
 import os
 import shutil
 import signal
-from contextlib import suppress
-from multiprocessing import get_context
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -24,68 +26,108 @@ from rcnn.safe_files import write_atomically
 _GRACE = 5.0
 
 
-def build_demo_room(folder: Path, config: RoomConfig, progress: Progress) -> Path:
-    """The room of this configuration; one that is there already is as good as new: the same seed, the same bytes.
+def demo_room(cuda: bool) -> RoomConfig:
+    """The demo's room for a machine with or without a CUDA device: a larger one where there is one."""
+    return RoomConfig() if cuda else RoomConfig(width=160, height=120)
+
+
+def likely_demo_room() -> RoomConfig:
+    """That for this machine, before torch can be asked: who has NVIDIA's driver mostly has a GPU that torch can use."""
+    return demo_room(shutil.which("nvidia-smi") is not None)
+
+
+class RoomBuild:
+    """A room that is being built; one that is there already is as good as new: the same seed, the same bytes.
+
+    Whoever starts one calls `stop` at last, however things went.
 
     Args:
-        folder: gets the room. An earlier room of the demo is replaced.
+        folder: gets the room. An earlier room of the demo is replaced when the new one is complete.
         config: what is built.
-        progress: started by the caller; gets a task.
 
     Raises:
-        InputError: `folder` is something else, or the room can't be built there.
+        InputError: `folder` is something else.
     """
-    note = folder / "room_config.json"
-    wanted = repr(config)
-    if note.is_file() and json.loads(note.read_text()) == wanted:
-        return folder
-    if folder.exists() and not note.is_file():
-        raise InputError(f"{folder}: exists and is no room of the demo; choose another --output-dir")
-    partial = folder.with_name(f".{folder.name}-partial")
-    for old in (folder, partial):
-        shutil.rmtree(old, ignore_errors=True)
-    remove_leftovers(partial)
-    _make_beside(partial, config, progress)
-    write_atomically(partial / note.name, json.dumps(wanted).encode())
-    partial.rename(folder)  # with its note, or not at all
-    return folder
+
+    def __init__(self, folder: Path, config: RoomConfig) -> None:
+        self.config = config
+        self._folder = folder
+        self._partial = folder.with_name(f".{folder.name}-partial")
+        self._note = "room_config.json"
+        self._process: BaseProcess | None = None
+        note = folder / self._note
+        if note.is_file() and json.loads(note.read_text()) == repr(config):
+            return
+        if folder.exists() and not note.is_file():
+            raise InputError(f"{folder}: exists and is no room of the demo; choose another --output-dir")
+        shutil.rmtree(self._partial, ignore_errors=True)
+        remove_leftovers(self._partial)
+        context = get_context("spawn")  # a fork would copy locks without the threads that hold them
+        self._news, sender = context.Pipe(duplex=False)
+        self._process = context.Process(target=_make, args=(self._partial, config, sender))
+        with _interrupts_held_back():
+            self._process.start()
+        sender.close()  # so that the pipe ends with the process
+
+    def finish(self, progress: Progress) -> Path:
+        """Waits for the room.
+
+        Args:
+            progress: started by the caller; gets a task if there is something to wait for.
+
+        Raises:
+            InputError: the room can't be built there.
+        """
+        if self._process is None:
+            return self._folder
+        task = progress.add_task("Furnished room", total=1.0)
+        try:
+            while isinstance(news := self._news.recv(), float):
+                progress.update(task, advance=news)
+            self._process.join()  # that was its last word
+        except EOFError:
+            raise InputError(f"{self._folder}: the room's process died (out of memory?); try again") from None
+        finally:
+            self.stop()
+        if isinstance(news, OSError):
+            why = news.strerror or news
+            raise InputError(
+                f"{self._folder.parent}: can't hold the room ({why}); choose another --output-dir"
+            ) from news
+        if news is not None:
+            raise InputError(str(news)) from news
+        write_atomically(self._partial / self._note, json.dumps(repr(self.config)).encode())
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._partial.rename(self._folder)  # with its note, or not at all
+        return self._folder
+
+    def stop(self) -> None:
+        """Waits for the process, which is interrupted if it has more to do."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.is_alive() and process.pid is not None:
+            os.kill(process.pid, signal.SIGINT)  # as Ctrl-C: it ends its own processes and removes its folder
+        process.join(_GRACE)
+        process.kill()  # an interrupt while it starts a process can leave it waiting for ever
+        process.join()
 
 
-def _make_beside(folder: Path, config: RoomConfig, progress: Progress) -> None:
-    """`make_room` in another process."""
-    task = progress.add_task("Furnished room", total=1.0)
-    context = get_context("spawn")  # a fork would copy locks without the threads that hold them
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_make, args=(folder, config, sender))
-    process.start()
-    sender.close()  # so that the pipe ends with the process
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """A process that is started inside hears of Ctrl-C when it lets it through: while it loads, it would die aloud."""
+    resource_tracker.ensure_running()  # which would let them through here
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        while isinstance(news := receiver.recv(), float):
-            progress.update(task, advance=news)
-        process.join()  # that was its last word
-    except EOFError:
-        raise InputError(f"{folder.parent}: the room's process died (out of memory?); try again") from None
+        yield
     finally:
-        _end(process)
-    if isinstance(news, OSError):
-        why = news.strerror or news
-        raise InputError(f"{folder.parent}: can't hold the room ({why}); choose another --output-dir") from news
-    if news is not None:
-        raise InputError(str(news)) from news
-
-
-def _end(process: BaseProcess) -> None:
-    """Waits for the process, which is interrupted if it has more to do."""
-    if process.is_alive() and process.pid is not None:
-        os.kill(process.pid, signal.SIGINT)  # as Ctrl-C: it ends its own processes and removes its folder
-    process.join(_GRACE)
-    process.kill()  # an interrupt while it starts a process can leave it waiting for ever
-    process.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _make(folder: Path, config: RoomConfig, sender: Connection) -> None:
     """Runs in the process: sends shares of the work, then None, or what is wrong."""
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         make_room(folder, config, sender.send)
         sender.send(None)
     except (ValueError, OSError, ImportError, RuntimeError) as error:

@@ -58,7 +58,7 @@ def test_presets_fit_the_machine(monkeypatch) -> None:
     ):
         monkeypatch.setattr(demo.torch.cuda, "is_available", lambda cuda=cuda: cuda)
         preset = demo.demo_preset()
-        assert demo.demo_room().width == width
+        assert demo.demo_room(cuda).width == width
         assert (preset.config.method_name, preset.export_cameras) == (method, cameras)
         assert preset.instance_start_step < preset.iterations
 
@@ -149,8 +149,9 @@ def test_the_compiler_of_torch_is_not_loaded_with_nerfstudio() -> None:
 
 
 def test_what_takes_seconds_loads_beside_other_work() -> None:
-    # The room is built, and the GPU wakes, while nerfstudio loads; kernels compile while its trainer does.
-    code = "import sys, instance_nerfstudio.demo; print('nerfstudio' in sys.modules)\n"
+    # The room is begun before torch loads; the GPU wakes while nerfstudio does; kernels compile while its trainer does.
+    code = "import sys, instance_nerfstudio.demo_room; print('torch' in sys.modules)\n"
+    code += "import instance_nerfstudio.demo; print('nerfstudio' in sys.modules)\n"
     if find_spec("triton") is not None:
         code += "import instance_nerfstudio.hash_grids.hash_grid_triton; print('nerfstudio' in sys.modules)\n"
     code += "import instance_nerfstudio.model_options; print('nerfstudio.engine.trainer' in sys.modules)"

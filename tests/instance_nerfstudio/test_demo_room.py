@@ -1,5 +1,6 @@
 """The demo's room in a process of its own."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -11,9 +12,9 @@ from typing import Any
 import pytest
 from rich.progress import Progress
 
-from instance_nerfstudio import demo_room
+from instance_nerfstudio import demo, demo_room
 from instance_nerfstudio.beside import beside
-from instance_nerfstudio.demo_room import build_demo_room
+from instance_nerfstudio.demo_room import RoomBuild, likely_demo_room
 from instance_nerfstudio.errors import InputError
 from rcnn.rooms import RoomConfig, make_room
 from rcnn.rooms.cameras import CameraConfig
@@ -24,6 +25,10 @@ TINY = RoomConfig(
     light=IrradianceConfig(sky_strata=2, light_strata=1, bounces=1, smoothing=1),
 )  # fmt: skip
 LARGE = replace(TINY, width=640, height=480, num_views=40, samples_per_pixel=16)
+
+
+def build_demo_room(folder: Path, config: RoomConfig, progress: Progress) -> Path:
+    return RoomBuild(folder, config).finish(progress)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -40,18 +45,33 @@ def test_room_is_that_of_make_room_and_progress_ends_at_one(tmp_path: Path) -> N
     assert sorted(path.name for path in tmp_path.iterdir()) == ["expected", "room"]
 
 
-def test_room_is_built_once_and_again_when_the_preset_changes(tmp_path: Path, monkeypatch) -> None:
-    built = []
+def test_room_is_built_once_and_again_when_the_preset_changes(tmp_path: Path) -> None:
+    small, large = TINY, replace(TINY, width=40)
+    widths = []
+    for config, begun in ((small, 1), (small, 0), (large, 1)):
+        progress = Progress(disable=True)
+        room = build_demo_room(tmp_path / "room", config, progress)
+        assert len(progress.tasks) == begun
+        widths.append(json.loads((room / "transforms.json").read_text())["w"])
+    assert widths == [32, 32, 40]
+    assert [path.name for path in tmp_path.iterdir()] == ["room"]
 
-    def make_beside(folder: Path, config: RoomConfig, progress: Progress) -> None:
-        folder.mkdir()
-        built.append(config)
 
-    monkeypatch.setattr(demo_room, "_make_beside", make_beside)
-    small, large = RoomConfig(width=64, height=48), RoomConfig()
-    for config in (small, small, large):
-        build_demo_room(tmp_path / "room", config, Progress(disable=True))
-    assert built == [small, large]
+def test_an_earlier_room_stays_until_the_next_is_complete(tmp_path: Path) -> None:
+    room = build_demo_room(tmp_path / "room", TINY, Progress(disable=True))
+    before = files(room)
+    building = RoomBuild(room, LARGE)
+    at_work(tmp_path)
+    building.stop()
+    building.stop()  # as often as one likes
+    assert files(room) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["room"]
+
+
+def test_the_likely_room_is_that_of_the_machine(monkeypatch) -> None:
+    for driver in ("/usr/bin/nvidia-smi", None):
+        monkeypatch.setattr(demo_room.shutil, "which", lambda _, driver=driver: driver)
+        assert likely_demo_room() == demo_room.demo_room(driver is not None)
 
 
 def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
@@ -121,3 +141,19 @@ def test_interrupted_demo_ends_the_process_of_its_room(tmp_path: Path, monkeypat
         build_demo_room(tmp_path / "room", LARGE, Interrupted(disable=True))
     assert_all_end(seen)
     assert not (tmp_path / "room").exists()
+
+
+@pytest.mark.parametrize("begun", [None, TINY, LARGE])
+def test_a_room_that_does_not_suit_the_machine_is_given_up(
+    tmp_path: Path, monkeypatch, begun: RoomConfig | None
+) -> None:
+    monkeypatch.setattr(demo, "demo_room", lambda cuda: TINY)
+    building = None if begun is None else RoomBuild(tmp_path / "room", begun)
+    seen = []
+    if begun == LARGE:
+        child, workers = at_work(tmp_path)
+        seen = [str(child), *workers]
+    room = demo._room(tmp_path / "room", building, Progress(disable=True))
+    assert json.loads((room / "transforms.json").read_text())["w"] == TINY.width
+    assert [path.name for path in tmp_path.iterdir()] == ["room"]
+    assert_all_end(seen)
