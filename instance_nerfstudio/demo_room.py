@@ -60,8 +60,7 @@ class RoomBuild:
             return
         if folder.exists() and not note.is_file():
             raise InputError(f"{folder}: exists and is no room of the demo; choose another --output-dir")
-        shutil.rmtree(self._partial, ignore_errors=True)
-        remove_leftovers(self._partial)
+        self._remove_parts()  # of a demo that was killed
         context = get_context("spawn")  # a fork would copy locks without the threads that hold them
         self._news, sender = context.Pipe(duplex=False)
         self._process = context.Process(target=_make, args=(self._partial, config, sender))
@@ -85,10 +84,12 @@ class RoomBuild:
             while isinstance(news := self._news.recv(), float):
                 progress.update(task, advance=news)
             self._process.join()  # that was its last word
-        except EOFError:
-            raise InputError(f"{self._folder}: the room's process died (out of memory?); try again") from None
-        finally:
+        except BaseException as error:
             self.stop()
+            if isinstance(error, EOFError):
+                raise InputError(f"{self._folder}: the room's process died (out of memory?); try again") from None
+            raise
+        self._process = None
         if isinstance(news, OSError):
             why = news.strerror or news
             raise InputError(
@@ -102,7 +103,7 @@ class RoomBuild:
         return self._folder
 
     def stop(self) -> None:
-        """Waits for the process, which is interrupted if it has more to do."""
+        """Ends what has not been finished, and leaves nothing of it."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -111,6 +112,11 @@ class RoomBuild:
         process.join(_GRACE)
         process.kill()  # an interrupt while it starts a process can leave it waiting for ever
         process.join()
+        self._remove_parts()
+
+    def _remove_parts(self) -> None:
+        shutil.rmtree(self._partial, ignore_errors=True)
+        remove_leftovers(self._partial)
 
 
 @contextmanager
