@@ -155,11 +155,10 @@ def run_demo(
 
 def _room(folder: Path, building: RoomBuild | None, progress: Progress) -> Path:
     wanted = demo_room(torch.cuda.is_available())
-    if building is None or building.config != wanted:
-        if building is not None:
-            building.stop()
-        building = RoomBuild(folder, wanted)
-    return building.finish(progress)
+    if building is not None and building.config != wanted:
+        building.stop()
+        building = None
+    return (building or RoomBuild(folder, wanted)).finish(progress)
 
 
 def _prepare() -> DemoPreset:

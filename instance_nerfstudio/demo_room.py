@@ -22,6 +22,8 @@ from rcnn.rooms import RoomConfig, make_room
 from rcnn.rooms.new_folder import remove_leftovers
 from rcnn.safe_files import write_atomically
 
+# In a finished room: what it was built from.
+_NOTE = "room_config.json"
 # Seconds that the process has to tidy up.
 _GRACE = 5.0
 
@@ -53,10 +55,10 @@ class RoomBuild:
         self.config = config
         self._folder = folder
         self._partial = folder.with_name(f".{folder.name}-partial")
-        self._note = "room_config.json"
+        self._content = json.dumps(repr(config)).encode()
         self._process: BaseProcess | None = None
-        note = folder / self._note
-        if note.is_file() and json.loads(note.read_text()) == repr(config):
+        note = folder / _NOTE
+        if note.is_file() and note.read_bytes() == self._content:
             return
         if folder.exists() and not note.is_file():
             raise InputError(f"{folder}: exists and is no room of the demo; choose another --output-dir")
@@ -97,7 +99,7 @@ class RoomBuild:
             ) from news
         if news is not None:
             raise InputError(str(news)) from news
-        write_atomically(self._partial / self._note, json.dumps(repr(self.config)).encode())
+        write_atomically(self._partial / _NOTE, self._content)
         shutil.rmtree(self._folder, ignore_errors=True)
         self._partial.rename(self._folder)  # with its note, or not at all
         return self._folder

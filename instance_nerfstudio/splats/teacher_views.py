@@ -72,8 +72,7 @@ def render_teacher_views(pipeline: Any, folder: Path, count: int, with_masks: bo
         camera.camera_to_worlds = pose[None].to(camera.camera_to_worlds)
         if _nearest(model, camera) < room:
             continue
-        camera = camera.to("cpu")
-        shrink_cameras(camera, _LONGEST_SIDE)
+        camera = _shrunken(camera, _LONGEST_SIDE)
         name = f"{len(frames):04d}.png"
         outputs = render_unedited(model, camera)
         picture = (outputs["rgb"].clamp(0, 1) * 255).round().byte().cpu().numpy()
@@ -157,9 +156,15 @@ def poses_between(
 
 def _nearest(model: Any, camera: Cameras) -> float:
     """Distance, in scene units, beyond which nearly all is that the camera sees."""
+    depth = render_unedited(model, _shrunken(camera, _GLANCE))["depth"]
+    return float(depth.float().flatten().quantile(_NEAREST))
+
+
+def _shrunken(camera: Cameras, longest_side: int) -> Cameras:
+    """The camera on the CPU, with a picture of no more pixels along a side."""
     small = camera.to("cpu")[0:1]
-    shrink_cameras(small, _GLANCE)
-    return float(render_unedited(model, small)["depth"].float().flatten().quantile(_NEAREST))
+    shrink_cameras(small, longest_side)
+    return small
 
 
 def _frame(camera: Cameras, parsed: DataparserOutputs) -> dict[str, Any]:

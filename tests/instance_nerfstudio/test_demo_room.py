@@ -74,6 +74,13 @@ def test_the_likely_room_is_that_of_the_machine(monkeypatch) -> None:
         assert likely_demo_room() == demo_room.demo_room(driver is not None)
 
 
+def test_a_room_with_a_damaged_note_is_built_anew(tmp_path: Path) -> None:
+    room = build_demo_room(tmp_path / "room", TINY, Progress(disable=True))
+    before = files(room)
+    (room / "room_config.json").write_bytes(b'{"\xff')
+    assert files(build_demo_room(tmp_path / "room", TINY, Progress(disable=True))) == before
+
+
 def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "room").mkdir()
     (tmp_path / "room" / "mine.txt").write_text("keep")

@@ -50,10 +50,10 @@ def test_selection() -> None:
 def test_two_thousand_instances_are_shown_in_pages() -> None:
     rows = [InstanceRow(InstanceInfo(i, "chair" if i % 2 else "lamp")) for i in range(1, 2001)]
     gc.collect()  # of the whole suite; in the middle of this it would count
-    start = time.thread_time()
+    start = time.perf_counter()
     shown, page, pages = page_of(filter_rows(rows, ""), 500)
     text = rows_as_markdown(shown, {2000})
-    assert time.thread_time() - start < 0.5
+    assert time.perf_counter() - start < 0.5
     assert (page, pages) == (199, 200)
     assert [row.info.id for row in shown] == list(range(1991, 2001))
     assert text.count("\n") == PAGE - 1
