@@ -81,6 +81,8 @@ class FitMaskRefinement:
                 traits.append(found[some].numpy())
                 own.append(mine[some].numpy())
                 shares.append(np.full(len(some), 1 / max(len(some), 1)))
+        if not traits:
+            raise SystemExit(f"{path}: finds no object of the {used} rooms, so there is nothing to learn from")
         weights = fit(np.concatenate(traits), np.concatenate(own), np.concatenate(shares))
         Console().print(f"{used} rooms, {len(own)} objects: {json.dumps(weights)}", highlight=False)
         if self.write:

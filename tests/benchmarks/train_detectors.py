@@ -37,6 +37,7 @@ from rcnn.weights import SHIPPED, load_detector, save_detector
 
 # Pictures of training rooms need no more pixels than show the colour of every voxel.
 SMALL = ("--width", "160", "--height", "120")
+REFINEMENT = Path(__file__).with_name("fit_mask_refinement.py")
 FIXTURES = Path(__file__).parents[1] / "rcnn" / "fixtures"
 SCORES = ("R50", "AP25", "AP50", "mAP50", "maskAP25", "maskAP50", "maskAP", "maskmAP50")
 
@@ -51,7 +52,7 @@ class Recipe:
 
 
 RECIPES = {
-    "compact": Recipe("train", ("--backbone", "compact", "--lr", "5e-4"), 5),
+    "compact": Recipe("train", ("--backbone", "compact", "--lr", "5e-4"), 3),
     "resnet50": Recipe("train", ("--backbone", "resnet50"), 3),
     "resnet50_fcos_aabb": Recipe("train-rpn", ("--backbone", "resnet50"), 2.5),
     "resnet50_fcos_obb": Recipe("train-rpn", ("--backbone", "resnet50", "--boxes", "obb"), 2.5),
@@ -72,7 +73,7 @@ class TrainDetectors:
     """Names of detectors, with commas between those that wait for each other."""
     train_rooms: int = 200
     test_rooms: int = 20
-    val_rooms: int = 6
+    val_rooms: int = 12
     seed: int = 0
     """Of the rooms and of the training."""
     time_factor: float = 1.0
@@ -122,7 +123,7 @@ class TrainDetectors:
         if not self.radiance:
             self._voxelize("test")
             return
-        command = ("instance_nerfstudio.cli", "fit-grids", "rooms/test", "--table", "fields.csv")
+        command = ("-m", "instance_nerfstudio.cli", "fit-grids", "rooms/test", "--table", "fields.csv")
         self._run(*command, "--devices", "cuda:0", log="fields")
         link = self.out / "data" / "test"
         link.parent.mkdir(exist_ok=True)
@@ -141,14 +142,17 @@ class TrainDetectors:
             )  # fmt: skip
             fields.result()
             detector = ("--detector", f"runs/{name}/detector.safetensors")
+            if recipe.command == "train":  # masks are judged once more, by what the validation rooms teach
+                refinement = (str(REFINEMENT), *detector, "--data", "data", "--split", "val", "--write")
+                self._run(*refinement, log=f"refine_{name}", gpu=gpu)
             self._nerf_rcnn("eval", *common, *detector, "--out", f"{name}.json", log=f"eval_{name}", gpu=gpu)
             pictures = ("--split", "test", "--out", f"pictures/{name}", "--limit", str(self.test_rooms))
             self._nerf_rcnn("visualize", *common, *detector, *pictures, log=f"pictures_{name}", gpu=gpu)
 
     def _nerf_rcnn(self, *arguments: str, log: str, gpu: str | None = None) -> None:
-        self._run("rcnn.cli", *arguments, log=log, gpu=gpu)
+        self._run("-m", "rcnn.cli", *arguments, log=log, gpu=gpu)
 
-    def _run(self, module: str, *arguments: str, log: str, gpu: str | None = None) -> None:
+    def _run(self, *arguments: str, log: str, gpu: str | None = None) -> None:
         """A command, whose end is waited for; its words go to a file. Without a GPU's name it sees all of them."""
         left = None if self.deadline is None else self.deadline - (time.monotonic() - self._begin)
         if left is not None and left <= 0:
@@ -158,7 +162,7 @@ class TrainDetectors:
         start = time.monotonic()
         with path.open("a") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments], cwd=self.out, stdout=file, stderr=subprocess.STDOUT,
+                [sys.executable, *arguments], cwd=self.out, stdout=file, stderr=subprocess.STDOUT,
                 env=os.environ if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu},
             )  # fmt: skip
             try:
