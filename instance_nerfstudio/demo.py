@@ -50,6 +50,8 @@ class DemoPreset:
     """Training iterations."""
     rays_per_batch: int
     """Training rays per iteration."""
+    learning_rate: float
+    """Of the field, its proposal networks and the instance head, at the start."""
     instance_start_step: int
     """Iteration from which the instance head trains."""
     export_cameras: Literal["eval", "all"]
@@ -63,8 +65,9 @@ def demo_preset() -> DemoPreset:
     if torch.cuda.is_available():
         return DemoPreset(
             cast("InstanceTrainerConfig", method_config.instance_nerfacto.config),
-            iterations=2400,
+            iterations=2000,
             rays_per_batch=4096,
+            learning_rate=2e-2,
             instance_start_step=450,
             export_cameras="all",
         )
@@ -72,6 +75,7 @@ def demo_preset() -> DemoPreset:
         cast("InstanceTrainerConfig", method_config.instance_nerfacto_cpu.config),
         iterations=2000,
         rays_per_batch=1024,
+        learning_rate=1e-2,
         instance_start_step=300,
         export_cameras="eval",
     )
@@ -120,6 +124,8 @@ def run_demo(
     datamanager = cast("InstanceDataManagerConfig", config.pipeline.datamanager)
     datamanager.train_num_rays_per_batch = preset.rays_per_batch
     config.pipeline.model = replace(config.pipeline.model, instance_start_step=preset.instance_start_step)
+    for part in ("proposal_networks", "fields", "instance_head"):
+        config.optimizers[part]["optimizer"].lr = preset.learning_rate
     shutil.rmtree(output_dir / "runs" / str(config.method_name), ignore_errors=True)
     start = perf_counter()
     with _progress(console) as progress:
