@@ -143,7 +143,7 @@ class TrainDetectors:
             fields.result()
             detector = ("--detector", f"runs/{name}/detector.safetensors")
             if recipe.command == "train":  # masks are judged once more, by what the validation rooms teach
-                refinement = (str(REFINEMENT), *detector, "--data", "data", "--split", "val", "--write")
+                refinement = (str(REFINEMENT), *common, *detector, "--split", "val", "--write")
                 self._run(*refinement, log=f"refine_{name}", gpu=gpu)
             self._nerf_rcnn("eval", *common, *detector, "--out", f"{name}.json", log=f"eval_{name}", gpu=gpu)
             pictures = ("--split", "test", "--out", f"pictures/{name}", "--limit", str(self.test_rooms))
@@ -153,7 +153,7 @@ class TrainDetectors:
         self._run("-m", "rcnn.cli", *arguments, log=log, gpu=gpu)
 
     def _run(self, *arguments: str, log: str, gpu: str | None = None) -> None:
-        """A command, whose end is waited for; its words go to a file. Without a GPU's name it sees all of them."""
+        """Python with these arguments, to its end; its words go to a file. Without a GPU's name it sees all of them."""
         left = None if self.deadline is None else self.deadline - (time.monotonic() - self._begin)
         if left is not None and left <= 0:
             raise SystemExit(f"{log}: no time left; the same command goes on")
