@@ -66,6 +66,9 @@ class ExportInstances:
     """Points on each mesh."""
     clean_up: bool = True
     """Of splats: take away Gaussians of an instance that lie apart from it, where masks leaked."""
+    antialiased_viewer: bool = False
+    """Of splats: write them as they were trained, for a viewer that antialiases like Mip-Splatting. Others would draw
+    thin Gaussians too thick."""
     thumbnail_size: int = 512
     """Pixels of the longer side of the view from which a thumbnail is cut."""
     survey_size: int = 160
@@ -163,7 +166,7 @@ class ExportInstances:
         edits, splats = pipeline.model.edits_store.current(), None
         if isinstance(pipeline.model, InstanceSplatfactoModel):
             with lock:
-                gathered = model_splats(pipeline, describe_run(pipeline), self.clean_up)
+                gathered = model_splats(pipeline, describe_run(pipeline), self.clean_up, self.antialiased_viewer)
             splats = write_splat_instances(folder, gathered, wanted)
             boxes = {info.id: info.box_world for info in gathered.infos}
             wanted = [replace(info, box_world=info.box_world or boxes.get(info.id)) for info in wanted]

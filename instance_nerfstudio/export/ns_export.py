@@ -1,5 +1,7 @@
 """Adds `masks`, `instances` and `density` to `ns-export`, which offers plugins no way to do so.
 
+Its own `gaussian-splat` writes our splats for viewers that don't antialias.
+
 `python -m instance_nerfstudio.export.ns_export` is these exports alone. It needs neither open3d nor pymeshlab, without
 whose system libraries `ns-export` doesn't start.
 """
@@ -30,7 +32,13 @@ def _entrypoint() -> None:
     import tyro
 
     tyro.extras.set_accent_color("bright_yellow")
-    tyro.cli(tyro.conf.FlagConversionOff[sys.modules[_EXPORTER].Commands | _subcommands()]).main()
+    exporter: Any = sys.modules[_EXPORTER]
+    command = tyro.cli(tyro.conf.FlagConversionOff[exporter.Commands | _subcommands()])
+    if isinstance(command, getattr(exporter, "ExportGaussianSplat", ())):
+        from instance_nerfstudio.splats.classic_splats import exported_classic
+
+        exporter.eval_setup = exported_classic(exporter.eval_setup)
+    command.main()
 
 
 def _subcommands() -> Any:

@@ -22,6 +22,9 @@ import tyro
 load_plugins()
 ran = []
 
+def eval_setup(load_config):
+    return None, load_config, None, 0
+
 @dataclass
 class ExportPointCloud:
     output_dir: Path
@@ -33,8 +36,14 @@ class ExportPointCloud:
 class ExportCameras(ExportPointCloud):
     pass
 
+@dataclass
+class ExportGaussianSplat(ExportPointCloud):
+    def main(self):
+        ran.append(eval_setup(self.output_dir))
+
 Commands = tyro.conf.FlagConversionOff[
     Union[
+        Annotated[ExportGaussianSplat, tyro.conf.subcommand(name="gaussian-splat")],
         Annotated[ExportPointCloud, tyro.conf.subcommand(name="pointcloud")],
         Annotated[ExportCameras, tyro.conf.subcommand(name="cameras")],
     ]
@@ -104,6 +113,16 @@ def test_instances_run(exporter: ModuleType, monkeypatch: pytest.MonkeyPatch) ->
 def test_stock_commands_still_run(exporter: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     _call_like_the_script(monkeypatch, "cameras", "--output-dir", "o")
     assert exporter.ran == [exporter.ExportCameras(Path("o"))]
+
+
+def test_splats_are_written_for_viewers_that_do_not_antialias(
+    exporter: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from instance_nerfstudio.splats import classic_splats
+
+    monkeypatch.setattr(classic_splats, "exported_classic", lambda setup: lambda folder: (setup(folder), "classic"))
+    _call_like_the_script(monkeypatch, "gaussian-splat", "--output-dir", "o")
+    assert exporter.ran == [((None, Path("o"), None, 0), "classic")]
 
 
 def test_extending_twice_is_harmless(exporter: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

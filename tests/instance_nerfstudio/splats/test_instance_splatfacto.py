@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ from instance_nerfstudio.export.export_masks import ExportMasks
 from instance_nerfstudio.load_run import load_run
 from instance_nerfstudio.masks.instance_masks import read_instance_mask, write_instance_mask
 from instance_nerfstudio.masks.instances_json import InstanceInfo, write_instances_json
+from instance_nerfstudio.splats.classic_splats import classic_splats, exported_classic
 from instance_nerfstudio.splats.lift import held_out_miou, lift, lifted_instead
 from instance_nerfstudio.splats.lift_command import lift_splats
+from instance_nerfstudio.splats.splat_parameters import SplatParameters
 from instance_nerfstudio.splats.splat_ply import read_splat_ply
 from instance_nerfstudio.splats.start_points import use_start_points
 from instance_nerfstudio.splats.teacher import learn_from
@@ -45,6 +48,15 @@ def model(trained_splats: Any) -> Iterator[Any]:
 
 def _camera(trainer: Any, view: int = 0) -> Any:
     return trainer.pipeline.datamanager.train_dataset.cameras[view : view + 1]
+
+
+def _training_cameras(trainer: Any) -> Any:
+    return trainer.pipeline.datamanager.train_dataset.cameras
+
+
+def _drawable(splats: SplatParameters) -> torch.Tensor:
+    """Opacities of those that are written."""
+    return splats.opacities[splats.finite() & splats.visible()]
 
 
 def _truth(scene: Path, view: int = 0) -> np.ndarray:
@@ -191,8 +203,9 @@ def test_exports(trained_splats: Any, model: Any, shared_scene: Path, tmp_path: 
         infos, solid = ExportInstances(config, objects, thumbnail_size=64).export(pipeline, objects, progress)
     assert [info.id for info in infos] == list(IDS)
     assert solid == 2
-    _everything, ids = read_splat_ply(objects / "splats.ply")
+    everything, ids = read_splat_ply(objects / "splats.ply")
     assert ids is not None
+    assert torch.equal(everything.opacities, _drawable(classic_splats(model, _training_cameras(trained_splats))))
     assert set(ids.tolist()) <= {-1, 0, *IDS}
     for info, centre, radius in zip(infos, CENTRES, RADII, strict=True):
         one, own = read_splat_ply(objects / "splats" / f"{info.id:05d}.ply")
@@ -207,6 +220,26 @@ def test_exports(trained_splats: Any, model: Any, shared_scene: Path, tmp_path: 
         assert (objects / "thumbnails" / f"{info.id:05d}.png").is_file()
     files = json.loads((objects / "instances.json").read_text())
     assert "splats/00300.ply" in json.dumps(files)
+
+
+def test_exports_for_a_viewer_that_antialiases(trained_splats: Any, model: Any, tmp_path: Path) -> None:
+    export = ExportInstances(trained_splats.base_dir / "config.yml", tmp_path, antialiased_viewer=True)
+    with Progress(disable=True) as progress:
+        export.export(trained_splats.pipeline, tmp_path, progress)
+    everything, _ids = read_splat_ply(tmp_path / "splats.ply")
+    assert torch.equal(everything.opacities, _drawable(SplatParameters.of(model.gauss_params)))
+
+
+def test_the_stock_export_of_splats_gets_classic_ones(trained_splats: Any, model: Any) -> None:
+    config = trained_splats.base_dir / "config.yml"
+    loaded = exported_classic(lambda path, test_mode: (None, load_run(path), test_mode))(config, test_mode="inference")
+    assert loaded[2] == "inference"
+    expected = classic_splats(model, _training_cameras(trained_splats))
+    torch.testing.assert_close(loaded[1].model.opacities, expected.opacities)
+    torch.testing.assert_close(loaded[1].model.scales, expected.scales)
+    assert (loaded[1].model.opacities < model.opacities).float().mean() > 0.5
+    other = SimpleNamespace(model=SimpleNamespace())
+    assert exported_classic(lambda: (None, other))() == (None, other)
 
 
 def test_lifting_needs_no_training(trained_splats: Any, model: Any, shared_scene: Path) -> None:
