@@ -21,9 +21,9 @@ from instance_nerfstudio.splats.instance_splatfacto import InstanceSplatfactoMod
 from instance_nerfstudio.splats.rasterize import BLUR
 from instance_nerfstudio.splats.splat_parameters import SplatParameters
 
-# Variance, in square pixels of the training views, that becomes part of the size. On a room whose splats have 27.7 dB,
-# viewers without antialiasing show 22.4, 24.6 and 24.7 dB at once, twice and four times the photos' resolution; with
-# 0.1 they show 25.9, 25.6 and 24.3 dB, with none 26.1, 24.3 and 22.2 dB, with 0.3 24.4, 24.3 and 23.6 dB.
+# Variance, in square pixels of the training views, that becomes part of the size. In six views of a room whose splats
+# have 27.7 dB, viewers without antialiasing show 22.1, 24.2 and 24.2 dB at once, twice and four times the photos'
+# resolution; with 0.1 they show 25.9, 25.6 and 24.3 dB, with none 26.1, 24.3 and 22.2 dB, with 0.3 24.4, 24.3 and 23.6.
 _FILTER = 0.1
 # Of more training views as many are looked from, evenly chosen.
 _MOST_VIEWS = 200
