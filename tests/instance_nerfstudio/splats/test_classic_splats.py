@@ -10,8 +10,9 @@ from torch import Tensor
 
 from instance_nerfstudio.splats.classic_splats import classic_splats
 from instance_nerfstudio.splats.gaussians import Gaussians
+from instance_nerfstudio.splats.gsplat_ready import why_gsplat_cannot_run
 from instance_nerfstudio.splats.pinhole import PinholeView
-from instance_nerfstudio.splats.rasterize import Picture, rasterize
+from instance_nerfstudio.splats.rasterize import Picture, Rasterizer, rasterize
 from instance_nerfstudio.splats.splat_parameters import SplatParameters
 
 FOCAL, SIZE = 40.0, 32
@@ -32,21 +33,32 @@ def _splats(means: Tensor, scales: Tensor, opacity: float) -> SplatParameters:
     return SplatParameters(means, scales.log(), quats, colours, rest, torch.full((count, 1), opacity).logit())
 
 
-def _draw(splats: SplatParameters, camera: Cameras, antialiased: bool, zoom: int = 1) -> Picture:
-    view = PinholeView.of(camera, 1, torch.device("cpu"))
-    intrinsics = view.intrinsics * torch.tensor([zoom, zoom, 1.0])[:, None]
+def _threads() -> SplatParameters:
+    """As thin as a tenth of a pixel: viewers would draw a fog."""
+    random = torch.Generator().manual_seed(0)
+    means = torch.cat([2 * torch.rand(1500, 2, generator=random) - 1, 0.1 * torch.rand(1500, 1, generator=random)], 1)
+    return _splats(means, torch.tensor([0.05, 0.005, 0.005]).repeat(1500, 1), 0.9)
+
+
+def _draw(
+    splats: SplatParameters, camera: Cameras, antialiased: bool, zoom: int = 1, rasterizer: Rasterizer = "reference"
+) -> Picture:
+    view = PinholeView.of(camera, 1, splats.means.device)
+    intrinsics = view.intrinsics * view.intrinsics.new_tensor([zoom, zoom, 1.0])[:, None]
     gaussians = Gaussians(splats.means, splats.quats, splats.scales.exp(), splats.opacities.sigmoid()[:, 0])
     return rasterize(
         gaussians, splats.features_dc, view.viewmat, intrinsics, zoom * view.width, zoom * view.height,
-        sh_degree=None, depth=False, absgrad=False, antialiased=antialiased, rasterizer="reference",
+        sh_degree=None, depth=False, absgrad=False, antialiased=antialiased, rasterizer=rasterizer,
     )  # fmt: skip
 
 
-def _classic(splats: SplatParameters, cameras: Cameras, mode: str = "antialiased") -> SplatParameters:
+def _classic(
+    splats: SplatParameters, cameras: Cameras, mode: str = "antialiased", rasterizer: Rasterizer = "reference"
+) -> SplatParameters:
     model: Any = SimpleNamespace(
         config=SimpleNamespace(rasterize_mode=mode),
         gauss_params=vars(splats),
-        picture=lambda camera: _draw(splats, camera, antialiased=True),
+        picture=lambda camera: _draw(splats, camera, antialiased=True, rasterizer=rasterizer),
     )
     return classic_splats(cast(Any, model), cameras)
 
@@ -88,11 +100,7 @@ def test_splats_of_classic_training_stay() -> None:
 
 @pytest.mark.parametrize(("zoom", "times_better"), [(1, 4.0), (2, 1.5)])
 def test_viewers_come_near_to_the_antialiased_picture(zoom: int, times_better: float) -> None:
-    """Threads as thin as a tenth of a pixel, which viewers would draw as a fog."""
-    random = torch.Generator().manual_seed(0)
-    means = torch.cat([2 * torch.rand(1500, 2, generator=random) - 1, 0.1 * torch.rand(1500, 1, generator=random)], 1)
-    scales = torch.tensor([0.05, 0.005, 0.005]).repeat(1500, 1)
-    splats, cameras = _splats(means, scales, 0.9), _cameras([2.0, 2.2])
+    splats, cameras = _threads(), _cameras([2.0, 2.2])
     classic = _classic(splats, cameras)
     truth = _draw(splats, cameras[:1], antialiased=True, zoom=zoom).accumulation
     errors = [
@@ -100,3 +108,14 @@ def test_viewers_come_near_to_the_antialiased_picture(zoom: int, times_better: f
         for each in (splats, classic)
     ]
     assert errors[0] > times_better * errors[1]
+
+
+@pytest.mark.gpu
+def test_the_same_by_kernels() -> None:
+    if why := why_gsplat_cannot_run():
+        pytest.skip(why)
+    splats, cameras = _threads(), _cameras([2.0, 2.2])
+    on_gpu = SplatParameters(**{name: values.cuda() for name, values in vars(splats).items()})
+    got, expected = _classic(on_gpu, cameras, rasterizer="gsplat"), _classic(splats, cameras)
+    torch.testing.assert_close(got.opacities.sigmoid().cpu(), expected.opacities.sigmoid(), rtol=0.01, atol=1e-3)
+    torch.testing.assert_close(got.scales.cpu(), expected.scales, rtol=0, atol=1e-2)
