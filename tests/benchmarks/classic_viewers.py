@@ -29,8 +29,11 @@ from instance_nerfstudio.splats.classic_splats import classic_splats
 from rcnn.rooms.seen_space import METRES
 
 ZOOMS = (1, 2, 4)
+STEPS = ("warmup_length", "stop_screen_size_at", "stop_split_at", "instance_start_step", "sh_degree_interval")
 # Points per photo.
 POINTS = 250
+# Pixels of a Gaussian's radius from which it is split: as many as splatfacto allows in photos 320 pixels wide.
+LARGE = 16
 
 
 @dataclass
@@ -43,7 +46,7 @@ class Benchmark:
     """Pixels of the photos: width and height."""
     iterations: int = 1000
     """Of the splats; their schedule shrinks with them."""
-    densify_grad_thresh: float = 0.015
+    densify_grad_thresh: float = 0.004
     """As in splatfacto; smaller photos have larger gradients."""
     seed: int = 5
     """Of the room."""
@@ -84,7 +87,8 @@ class Benchmark:
         config: Any = deepcopy(instance_splatfacto.config)
         model, shorter = config.pipeline.model, self.iterations / config.max_num_iterations
         model.rasterize_mode, model.densify_grad_thresh = mode, self.densify_grad_thresh
-        for step in ("warmup_length", "stop_split_at", "instance_start_step", "sh_degree_interval"):
+        model.split_screen_size = LARGE / self.size[0]
+        for step in STEPS:
             setattr(model, step, max(1, int(getattr(model, step) * shorter)))
         if not torch.cuda.is_available():
             config.machine.device_type, model.rasterizer = "cpu", "reference"
