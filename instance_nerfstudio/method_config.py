@@ -135,8 +135,8 @@ def _splats() -> SplatTrainerConfig:
                 dataparser=NerfstudioDataParserConfig(load_3D_points=True), cache_images_type="uint8"
             ),
             # A third of splatfacto's iterations: in rooms, held-out views and masks are better, not worse. Its schedule
-            # would leave whole photos too few of them. Without the blur that splatfacto adds to every Gaussian, small
-            # ones don't swell over the edges of things.
+            # would leave whole photos too few of them. Antialiased, small Gaussians lose in opacity what the blur of
+            # the rasterizer adds to them, and don't swell over the edges of things.
             model=InstanceSplatfactoModelConfig(stop_split_at=7500, num_downscales=0, rasterize_mode="antialiased"),
         ),
         # Those of splatfacto, and the instances'.

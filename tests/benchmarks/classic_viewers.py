@@ -1,4 +1,4 @@
-"""What viewers without antialiasing show of exported splats, at once, twice and four times the photos' resolution.
+"""What viewers without antialiasing show of exported splats, at one, two and four times the photos' resolution.
 
     python tests/benchmarks/classic_viewers.py FOLDER [--size 96 72] [--iterations 1000]
 

@@ -1,7 +1,7 @@
 """Antialiased splats as viewers without antialiasing see them."""
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -60,7 +60,7 @@ def _classic(
         gauss_params=vars(splats),
         picture=lambda camera: _draw(splats, camera, antialiased=True, rasterizer=rasterizer),
     )
-    return classic_splats(cast(Any, model), cameras)
+    return classic_splats(model, cameras)
 
 
 def test_a_round_one() -> None:

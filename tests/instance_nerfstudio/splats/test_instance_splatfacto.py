@@ -46,12 +46,12 @@ def model(trained_splats: Any) -> Iterator[Any]:
     model.instance_panel.live = False
 
 
-def _camera(trainer: Any, view: int = 0) -> Any:
-    return trainer.pipeline.datamanager.train_dataset.cameras[view : view + 1]
-
-
 def _training_cameras(trainer: Any) -> Any:
     return trainer.pipeline.datamanager.train_dataset.cameras
+
+
+def _camera(trainer: Any, view: int = 0) -> Any:
+    return _training_cameras(trainer)[view : view + 1]
 
 
 def _drawable(splats: SplatParameters) -> torch.Tensor:
